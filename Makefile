@@ -1,0 +1,56 @@
+# headgate: everything a person or a CI runs. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin:/usr/local/go/bin
+
+.NOTPARALLEL:
+.PHONY: help setup setup-test setup-bench demo test check bench golden clean lock zds
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## Debian packages that are missing and the venv; instant when nothing is
+	@tools/setup.sh
+
+setup-test:
+	@tools/setup.sh test
+
+setup-bench:
+	@tools/setup.sh bench
+
+demo: setup ## the main job on a throw-away node: pods found, led through the proxy, measured, proved
+	@.venv/bin/headgate demo
+
+check: setup ## format, lint, types, who may import whom
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+
+# Quick ones first; TESTS= and PYTEST= narrow it: make test TESTS=tests/unit PYTEST='-k zds'
+TESTS ?= tests/unit tests/property tests/golden tests/netns tests/e2e
+test: setup-test check ## check, then all tests: values, real kernel, real peers (root)
+	$(PYTHON) -m pytest $(PYTEST) $(TESTS)
+
+bench: setup-bench ## requests/s, latency, CPU beside the peers: ROUNDS= SECONDS_EACH= ROWS=
+	$(PYTHON) -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS_EACH),--seconds-each $(SECONDS_EACH)) $(if $(ROWS),--rows $(ROWS))
+
+golden: setup ## write the golden files anew (read the diff before you commit it)
+	REFRESH_GOLDEN=1 $(PYTHON) -m pytest -q tests/golden
+
+zds: setup ## generate the ZDS module from proxy/api/zds.proto
+	$(PYTHON) -m grpc_tools.protoc -I proxy/api --python_out=proxy/api --pyi_out=proxy/api zds.proto
+
+lock: setup ## resolve requirements/*.in anew, with hashes
+	rm -rf build/uv && $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet uv
+	for name in runtime dev; do \
+	  build/uv/bin/uv pip compile --quiet --python /usr/bin/python3 --generate-hashes --no-emit-index-url --no-header \
+	    --upgrade --custom-compile-command "make lock" requirements/$$name.in -o requirements/$$name.lock; \
+	done
+	rm -rf build/uv
+
+clean: ## what make made: venv, caches, build
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
