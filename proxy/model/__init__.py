@@ -1,0 +1,1 @@
+"""Frozen values that policy is made of; pure."""
