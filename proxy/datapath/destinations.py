@@ -1,0 +1,235 @@
+"""Where a pod's connections to one original address go, under the policy in force.
+
+Looked up once for each original address of a pod, then remembered; a new policy generation renews what it changed and
+keeps the upstreams (idle connections, counts, series) of endpoints that stay.
+"""
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from proxy.api.constants import DEFAULT_OPAQUE_PORTS
+from proxy.datapath.labels import PASSTHROUGH
+from proxy.datapath.pod import Pod
+from proxy.datapath.upstream import Upstream
+from proxy.model.address import SocketAddress
+from proxy.model.direction import Direction
+from proxy.model.routing import (
+    DEFAULT_RETRY,
+    Backend,
+    MissingBackend,
+    Protocol,
+    RetryPolicy,
+    ServiceName,
+    ServicePort,
+)
+from proxy.model.snapshot import PolicySnapshot
+from proxy.model.workload import NOBODY
+from proxy.policy.balance import less_loaded
+from proxy.policy.split import advance, cumulative_weights, index_at
+
+MAX_CLIENTS_REMEMBERED: Final = 1024
+"""Inbound upstreams (one a client address) of a destination; beyond it the unused ones are dropped."""
+
+
+@dataclass(slots=True)
+class Pool:
+    """The upstreams of one backend; `missing` says why there is none and can be none."""
+
+    name: str
+    upstreams: tuple[Upstream, ...]
+    missing: str = ""
+
+    def choose(self, chance: Random, besides: Upstream | None = None) -> Upstream | None:
+        """The less loaded of two (LEAST_REQUEST); `besides` is avoided if there is another. None: no endpoint."""
+        upstreams = self.upstreams
+        if besides is not None and len(upstreams) > 1:
+            upstreams = tuple(u for u in upstreams if u is not besides)
+        number = len(upstreams)
+        if number <= 1:
+            return upstreams[0] if number else None
+        first = int(chance.random() * number)
+        second = int(chance.random() * (number - 1))
+        if second >= first:
+            second += 1
+        one, other = upstreams[first], upstreams[second]
+        return one if less_loaded(one.active, other.active) else other
+
+
+@dataclass(slots=True)
+class RuleState:
+    """A rule and the place its split has reached."""
+
+    pools: tuple[Pool, ...]
+    cumulative: tuple[float, ...]
+    retry: RetryPolicy
+    point: float
+
+    def next_pool(self) -> Pool:
+        if len(self.pools) == 1:
+            return self.pools[0]
+        self.point = advance(self.point)
+        return self.pools[index_at(self.cumulative, self.point)]
+
+
+@dataclass(slots=True, eq=False)
+class Destination:
+    """`rules` serve requests, `opaque` connections that are not HTTP, `refused` answers every request 500 with it.
+
+    Inbound has one upstream for each client address, made by `inbound_upstream`.
+    """
+
+    pod: Pod
+    direction: Direction
+    original: SocketAddress
+    protocol: Protocol
+    service: ServiceName
+    rules: tuple[RuleState, ...]
+    opaque: Pool
+    refused: str
+    policy: PolicySnapshot
+    service_port: ServicePort | None
+    clients: dict[str, Upstream]
+    nowhere: Upstream
+    """Carries the series of requests that reached no endpoint."""
+
+    inbound: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inbound = self.direction is Direction.INBOUND
+
+    def inbound_upstream(self, client: str) -> Upstream:
+        found = self.clients.get(client)
+        if found is None:
+            if len(self.clients) >= MAX_CLIENTS_REMEMBERED:
+                self._forget_unused_clients()
+            pod, policy = self.pod, self.policy
+            peer = policy.workloads.get(client, NOBODY)
+            # The pod's own address needs no transparency: the kernel would refuse nothing, and answer itself.
+            source = None if client == self.original.host else client
+            found = Upstream(pod, self.direction, self.original, self.service, peer, pod.workload, source)
+            self.clients[client] = found
+        return found
+
+    def upstreams(self) -> list[Upstream]:
+        pools = [self.opaque, *(pool for rule in self.rules for pool in rule.pools)]
+        return [*(upstream for pool in pools for upstream in pool.upstreams), *self.clients.values()]
+
+    def forget_strangers(self) -> None:
+        """Clients whose address belongs to another workload now: their series carry the old one's name."""
+        workloads = self.policy.workloads
+        for client, upstream in list(self.clients.items()):
+            if workloads.get(client, NOBODY) != upstream.peer:
+                self.clients.pop(client).retire()
+
+    def _forget_unused_clients(self) -> None:
+        self.clients = {c: u for c, u in self.clients.items() if u.active or u.idle}
+
+
+def destination_of(pod: Pod, direction: Direction, original: SocketAddress, policy: PolicySnapshot) -> Destination:
+    """What is remembered, renewed if `policy` is another than it was made under."""
+    key = (direction, original.host, original.port)
+    known = pod.destinations.get(key)
+    if known is not None and known.policy is policy:
+        return known
+    make = _outbound if direction is Direction.OUTBOUND else _inbound
+    made = make(pod, original, policy, known)
+    pod.destinations[key] = made
+    if known is not None and known is not made:
+        _close_abandoned(known, made)
+    return made
+
+
+def _outbound(pod: Pod, original: SocketAddress, policy: PolicySnapshot, known: Destination | None) -> Destination:
+    service_port = policy.services.get(original)
+    if known is not None and known.service_port == service_port and service_port is not None:
+        known.policy = policy
+        return known
+    service = PASSTHROUGH if service_port is None else service_port.service
+    workload = policy.workloads.get(original.host, NOBODY)
+    still_unowned = known is not None and service_port is None and known.service_port is None
+    if known is not None and still_unowned and known.opaque.upstreams[0].workload == workload:
+        known.policy = policy
+        return known
+    nowhere = Upstream(pod, Direction.OUTBOUND, original, service, pod.workload, NOBODY)
+    if service_port is None:
+        itself = Upstream(pod, Direction.OUTBOUND, original, service, pod.workload, workload)
+        pool = Pool(str(original), (itself,))
+        rules: tuple[RuleState, ...] = (RuleState((pool,), (1.0,), DEFAULT_RETRY, 0.0),)
+        protocol, refused = _undeclared(original.port), ""
+    else:
+        earlier = {} if known is None else {u.address: u for u in known.upstreams()}
+        maker = _PoolMaker(pod, earlier)
+        pool = maker.pool(service_port.all_endpoints)
+        rules = tuple(
+            RuleState(
+                tuple(maker.pool(weighted.backend) for weighted in rule.backends),
+                cumulative_weights(tuple(weighted.weight for weighted in rule.backends)),
+                rule.retry,
+                pod.node.chance.random(),
+            )
+            for rule in service_port.rules
+        )
+        protocol = service_port.protocol
+        if protocol is Protocol.UNDECLARED:
+            protocol = _undeclared(original.port)
+        refused = service_port.refused
+    return Destination(
+        pod, Direction.OUTBOUND, original, protocol, service, rules, pool, refused, policy, service_port, {}, nowhere
+    )
+
+
+def _inbound(pod: Pod, original: SocketAddress, policy: PolicySnapshot, known: Destination | None) -> Destination:
+    declared = policy.inbound.get(original)
+    service = PASSTHROUGH if declared is None else declared.service
+    protocol = Protocol.UNDECLARED if declared is None else declared.protocol
+    if protocol is Protocol.UNDECLARED:
+        protocol = _undeclared(original.port)
+    if known is not None and known.service == service and known.protocol is protocol:
+        known.policy = policy
+        known.forget_strangers()
+        return known
+    nowhere = Upstream(pod, Direction.INBOUND, original, service, NOBODY, pod.workload)
+    return Destination(
+        pod, Direction.INBOUND, original, protocol, service, (), Pool("", ()), "", policy, None, {}, nowhere
+    )
+
+
+def _undeclared(port: int) -> Protocol:
+    return Protocol.TCP if port in DEFAULT_OPAQUE_PORTS else Protocol.UNDECLARED
+
+
+@dataclass(slots=True)
+class _PoolMaker:
+    """Makes pools that share an Upstream where they share an endpoint."""
+
+    pod: Pod
+    known: dict[SocketAddress, Upstream]
+
+    def pool(self, backend: Backend | MissingBackend) -> Pool:
+        name = f"{backend.service.host}:{backend.port}" + (f" subset {backend.subset}" if backend.subset else "")
+        if isinstance(backend, MissingBackend):
+            return Pool(name, (), backend.reason)
+        upstreams = []
+        for endpoint in backend.endpoints:
+            upstream = self.known.get(endpoint.address)
+            if upstream is None or upstream.workload != endpoint.workload:
+                upstream = Upstream(
+                    self.pod,
+                    Direction.OUTBOUND,
+                    endpoint.address,
+                    backend.service,
+                    self.pod.workload,
+                    endpoint.workload,
+                )
+                self.known[endpoint.address] = upstream
+            upstreams.append(upstream)
+        return Pool(name, tuple(upstreams))
+
+
+def _close_abandoned(old: Destination, new: Destination) -> None:
+    """Idle connections to endpoints that are gone; busy ones end with their request."""
+    kept = {id(upstream) for upstream in new.upstreams()}
+    for upstream in old.upstreams():
+        if id(upstream) not in kept:
+            upstream.retire()

@@ -1,0 +1,139 @@
+"""Where the proxy connects to: a Service's endpoint, or the pod's own application.
+
+An `Upstream` is one address as one pod reaches it, with its idle connections and its series. Nothing is shared between
+pods: an idle connection of one pod never carries another's request.
+"""
+
+import socket
+from typing import Final
+
+from proxy.datapath.labels import request_labels
+from proxy.datapath.pod import Pod
+from proxy.datapath.stream import Stream, StreamOwner
+from proxy.model.address import SocketAddress
+from proxy.model.direction import Direction
+from proxy.model.routing import ServiceName
+from proxy.model.workload import Workload
+from proxy.telemetry.series import RequestSeries, TcpSeries
+
+IDLE_UPSTREAM_S: Final = 5.0
+"""Below the keep-alive time-outs of common servers, Node's 5 s being the shortest; Linkerd's is 3 s."""
+
+MAX_IDLE_INBOUND: Final = 4
+MAX_IDLE_OUTBOUND: Final = 256
+"""Idle connections an Upstream keeps (DESIGN 6, pools)."""
+
+
+class Upstream:
+    """`peer` is who calls, `workload` who is called; `source` is the address to speak from (inbound: the client's
+    own) or None for the pod's. `active` counts requests and connections in flight.
+    """
+
+    __slots__ = (
+        "_flagged",
+        "_max_idle",
+        "_tcp_series",
+        "active",
+        "address",
+        "answered",
+        "direction",
+        "family",
+        "idle",
+        "peer",
+        "pod",
+        "retired",
+        "service",
+        "source",
+        "workload",
+    )
+
+    def __init__(
+        self,
+        pod: Pod,
+        direction: Direction,
+        address: SocketAddress,
+        service: ServiceName,
+        peer: Workload,
+        workload: Workload,
+        source: str | None = None,
+    ) -> None:
+        self.pod = pod
+        self.direction = direction
+        self.address = address
+        self.family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self.service = service
+        self.peer = peer
+        self.workload = workload
+        self.source = source
+        self.active = 0
+        self.retired = False  # policy names it no longer: nothing is kept idle
+        self.idle: list[Stream] = []
+        self.answered: dict[int, RequestSeries] = {}  # by status, of what the server answered itself
+        self._flagged: dict[tuple[int, str], RequestSeries] = {}
+        self._max_idle = MAX_IDLE_OUTBOUND if direction is Direction.OUTBOUND else MAX_IDLE_INBOUND
+        self._tcp_series: TcpSeries | None = None
+
+    def take(self, owner: StreamOwner, fresh: bool = False) -> Stream:
+        """The idle connection used last (the likeliest to be alive), or a new one that is being connected.
+
+        Raises OSError when no socket can be made; a refused connection is told to the owner later.
+        """
+        if self.idle and not fresh:
+            stream = self.idle.pop()
+            stream.owner = owner
+            stream.reused = True
+            return stream
+        stream = Stream(self.pod.node.reactor, self.pod.upstream_socket(self.family, self.source), owner)
+        stream.connect(self.address)
+        return stream
+
+    def give_back(self, stream: Stream, now_s: float) -> None:
+        """The stream finished a request and may carry another."""
+        if len(self.idle) >= self._max_idle or self.retired:
+            stream.close()
+            return
+        stream.owner = self
+        if stream.paused:
+            stream.resume()
+        stream.since_s = now_s
+        self.idle.append(stream)
+
+    def on_data(self, stream: Stream, data: bytes) -> None:
+        """An idle stream ended, or brought bytes that nobody asked for: of no use either way."""
+        self.idle.remove(stream)
+        stream.close()
+
+    def on_drained(self, stream: Stream) -> None: ...
+
+    def on_connected(self, stream: Stream) -> None: ...
+
+    def on_connect_failed(self, stream: Stream, reason: str) -> None:
+        if stream in self.idle:
+            self.idle.remove(stream)
+
+    def expire(self, now_s: float) -> None:
+        """Close what has been idle too long; the oldest is first, since the list is used as a stack."""
+        while self.idle and now_s - self.idle[0].since_s > IDLE_UPSTREAM_S:
+            self.idle.pop(0).close()
+
+    def retire(self) -> None:
+        self.retired = True
+        while self.idle:
+            self.idle.pop().close()
+
+    def series(self, status: int, flags: str) -> RequestSeries:
+        found = self.answered.get(status) if flags == "-" else self._flagged.get((status, flags))
+        if found is None:
+            labels = request_labels(self.direction, self.peer, self.workload, self.service, "http", str(status), flags)
+            found = self.pod.node.telemetry.requests(labels)
+            if flags == "-":
+                self.answered[status] = found
+            else:
+                self._flagged[status, flags] = found
+        return found
+
+    def tcp_series(self) -> TcpSeries:
+        if self._tcp_series is None:
+            labels = request_labels(self.direction, self.peer, self.workload, self.service, "tcp", "0", "-")
+            self._tcp_series = self.pod.node.telemetry.connections(labels)
+        return self._tcp_series

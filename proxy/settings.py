@@ -1,0 +1,28 @@
+"""What an operator sets for the proxy; proxy.cli reads it from options and the environment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from proxy.api.constants import PROXY_METRICS_PORT, PROXY_READY_PORT, RUN_DIRECTORY
+
+DEFAULT_DRAIN_S: Final = 25.0
+"""ztunnel's (istio #51748): under the kubelet's terminationGracePeriodSeconds of 30."""
+
+WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - scraped from outside; the addresses are the proxy pod's own
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """`config_dir` None: no policy objects, every connection passes to where it was going.
+
+    `bind` are the addresses of the metrics and readiness ports; port 0 lets the kernel choose.
+    """
+
+    run_dir: Path = Path(RUN_DIRECTORY)
+    config_dir: Path | None = None
+    metrics_port: int = PROXY_METRICS_PORT
+    ready_port: int = PROXY_READY_PORT
+    bind: tuple[str, ...] = WILDCARDS
+    drain_s: float = DEFAULT_DRAIN_S
+    workers: int = 1

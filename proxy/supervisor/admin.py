@@ -1,0 +1,154 @@
+"""What the proxy answers over HTTP: metrics, readiness, and an operator's questions on its admin socket."""
+
+import errno
+import json
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+from proxy.errors import CannotStart
+from proxy.exposition import CONTENT_TYPE
+
+_SHUTDOWN_S: Final = 1.0
+"""Time that requests in progress get when the proxy ends: longer than a scrape takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Who answers each path."""
+
+    metrics: Callable[[], Awaitable[bytes]]
+    unready: Callable[[], list[str]]
+    policy: Callable[[], dict[str, Any]]
+    pods: Callable[[], list[dict[str, Any]]]
+
+
+class AdminServers:
+    """The proxy's three HTTP servers; `close` ends all and removes the socket file."""
+
+    def __init__(self, questions: Questions) -> None:
+        self._questions = questions
+        self._runners: list[web.AppRunner] = []
+        self._socket_path: Path | None = None
+        self.metrics_ports: list[int] = []
+        self.ready_ports: list[int] = []
+
+    async def start(self, bind: tuple[str, ...], metrics_port: int, ready_port: int, admin_socket: Path) -> None:
+        """Raises CannotStart when a port or the admin socket is in use; what was opened is closed by `close`."""
+        self.metrics_ports = await self._serve_tcp({"/metrics": self._metrics}, bind, metrics_port, "metrics")
+        self.ready_ports = await self._serve_tcp({"/healthz/ready": self._ready}, bind, ready_port, "readiness")
+        runner = await self._runner({"/policy": self._policy, "/pods": self._pods, "/metrics": self._metrics})
+        admin = _listen_unix(admin_socket)
+        self._socket_path = admin_socket
+        await web.SockSite(runner, admin).start()
+
+    async def close(self) -> None:
+        for runner in self._runners:
+            await runner.cleanup()
+        self._runners.clear()
+        if self._socket_path is not None:
+            self._socket_path.unlink(missing_ok=True)
+            self._socket_path = None
+
+    async def _serve_tcp(
+        self,
+        routes: dict[str, Callable[[web.Request], Awaitable[web.Response]]],
+        bind: tuple[str, ...],
+        port: int,
+        purpose: str,
+    ) -> list[int]:
+        runner = await self._runner(routes)
+        ports = []
+        for address in bind:
+            listener = _listen_tcp(address, port, purpose)
+            if listener is not None:
+                ports.append(int(listener.getsockname()[1]))
+                await web.SockSite(runner, listener).start()
+        return ports
+
+    async def _runner(self, routes: dict[str, Callable[[web.Request], Awaitable[web.Response]]]) -> web.AppRunner:
+        app = web.Application()
+        for path, handler in routes.items():
+            app.router.add_get(path, handler)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        await runner.setup()
+        self._runners.append(runner)
+        return runner
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=await self._questions.metrics(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        missing = self._questions.unready()
+        if missing:
+            return web.Response(status=503, text="".join(f"not ready: {reason}\n" for reason in missing))
+        return web.Response(text="ready\n")
+
+    async def _policy(self, _: web.Request) -> web.Response:
+        return _json(self._questions.policy())
+
+    async def _pods(self, _: web.Request) -> web.Response:
+        return _json(self._questions.pods())
+
+
+def _json(value: Any) -> web.Response:
+    # Escaped to ASCII: foreign text reaches an operator's terminal from here.
+    return web.Response(text=json.dumps(value, indent=2, ensure_ascii=True) + "\n", content_type="application/json")
+
+
+def _listen_tcp(address: str, port: int, purpose: str) -> socket.socket | None:
+    """None where the kernel or namespace has no IPv6."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = None
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+        listener.listen()
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        if family == socket.AF_INET6 and error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            return None
+        raise CannotStart(
+            f"the {purpose} port {port} on {address} cannot be opened: {error.strerror}; "
+            f"choose another with --{'ready' if purpose == 'readiness' else 'metrics'}-port"
+        ) from error
+    return listener
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    """A listening socket at the path, for root and the own user only. A socket file left by a dead process is replaced;
+    a living one means that another proxy serves this directory."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise CannotStart(f"{path} exists and is no socket: remove it, or choose another --run-dir")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            else:
+                raise CannotStart(f"another proxy answers on {path}: stop it, or choose another --run-dir")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise CannotStart(
+            f"the admin socket {path} cannot be opened: {error.strerror}; does --run-dir exist?"
+        ) from error
+    finally:
+        os.umask(before)
+    return listener

@@ -1,0 +1,197 @@
+"""The proxy's two connections to the node agent: ZDS, which brings pods, and the object stream, which takes proofs.
+
+Both are made again whenever they break; pods are served on meanwhile: an agent that restarts costs no connection.
+"""
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, NoReturn
+
+from proxy.api import stream, zds
+from proxy.errors import CannotServe, printable
+from proxy.supervisor.pods import NotANetns, PodName, Pods
+from proxy.supervisor.waiting import BackOff, readable
+from proxy.workerlink import ProofSeen
+
+_log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S: Final = 0.01
+LAST_PAUSE_S: Final = 15.0
+"""ztunnel's back-off (src/inpod/workloadmanager.rs)."""
+
+MAX_WAITING_PROOFS: Final = 64
+"""A probe waits one second for its report: what is older than that many is of no use to anybody."""
+
+
+class _AgentClosed(Exception):
+    """The agent ended the connection."""
+
+
+class ZdsClient:
+    """Asks the agent for pods and hands them to `pods`, one request at a time, in order."""
+
+    def __init__(self, path: Path, pods: Pods, on_change: Callable[[], None]) -> None:
+        self._path = path
+        self._pods = pods
+        self._on_change = on_change
+        self._problem = ""
+        self.connected = False
+        self.snapshot_complete = False
+        """A whole snapshot was received once since the start."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        back_off = BackOff(FIRST_PAUSE_S, LAST_PAUSE_S)
+        while True:
+            problem = await self._once(back_off)
+            if problem != self._problem:
+                # Once a reason, not once an attempt: an agent may be away for hours.
+                _log.warning("no agent on %s: %s; pods stay as they are, trying again", self._path, problem)
+                self._problem = problem
+            await asyncio.sleep(back_off.next_s())
+
+    async def _once(self, back_off: BackOff) -> str:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            sock.connect(str(self._path))
+            zds.send(sock, zds.encode_hello())
+            self._set_connected(True)
+            self._problem = ""
+            _log.info("connected to the agent on %s", self._path)
+            await self._converse(sock, back_off)
+        except OSError as error:
+            return error.strerror or str(error)
+        except _AgentClosed:
+            return "the agent closed the connection"
+        except (zds.ProtocolError, NotANetns) as error:
+            return f"the agent broke the protocol: {printable(str(error))}"
+        finally:
+            sock.close()
+            self._set_connected(False)
+
+    async def _converse(self, sock: socket.socket, back_off: BackOff) -> NoReturn:
+        named: set[str] | None = set()
+        while True:
+            request, netns_fd = await self._next_request(sock)
+            refusal = ""
+            match request:
+                case zds.AddWorkload(uid, info):
+                    assert netns_fd is not None
+                    if named is not None:
+                        named.add(uid)
+                    refusal = await self._add(PodName(uid, info.namespace, info.name, info.service_account), netns_fd)
+                case zds.DeleteWorkload(uid):
+                    if named is not None:
+                        named.discard(uid)
+                    await self._pods.forget(uid)
+                case zds.KeepWorkload(uid):
+                    if named is None:
+                        raise zds.ProtocolError("`keep` after the snapshot")
+                    named.add(uid)
+                case zds.SnapshotSent():
+                    if named is None:
+                        raise zds.ProtocolError("a second end of the snapshot")
+                    await self._pods.keep_only(named)
+                    named = None
+                    self.snapshot_complete = True
+                    back_off.reset()
+                    self._on_change()
+            # A few bytes into a queue that the agent empties before it asks again: never full with an honest agent.
+            zds.send(sock, zds.encode_ack(refusal))
+
+    async def _next_request(self, sock: socket.socket) -> tuple[zds.Request, int | None]:
+        while True:
+            await readable(sock)
+            with suppress(BlockingIOError):
+                packet = zds.receive(sock)
+                break
+        if not packet.data:
+            packet.close()
+            raise _AgentClosed
+        try:
+            request = zds.decode_request(packet.data)
+        except zds.ProtocolError:
+            packet.close()
+            raise
+        return request, zds.take_descriptor(request, packet.descriptors)
+
+    async def _add(self, pod: PodName, netns_fd: int) -> str:
+        """The refusal, or "" when the pod is served."""
+        try:
+            await self._pods.add(pod, netns_fd)
+        except CannotServe as refused:
+            _log.warning("%s", printable(str(refused), 1000))
+            return str(refused)
+        return ""
+
+    def _set_connected(self, connected: bool) -> None:
+        if connected != self.connected:
+            self.connected = connected
+            self._on_change()
+
+
+class ProofReporter:
+    """Tells the agent of each proof connection that a worker saw."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING_PROOFS)
+        self._arrived = asyncio.Event()
+
+    def report(self, proof: ProofSeen) -> None:
+        self._waiting.append(stream.encode(_proof_message(proof)))
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        back_off = BackOff(FIRST_PAUSE_S, LAST_PAUSE_S)
+        while True:
+            # The ZDS client logs that the agent is away; the same agent listens here.
+            with suppress(OSError, stream.InvalidMessage, _AgentClosed, ValueError):
+                await self._once(back_off)
+            await asyncio.sleep(back_off.next_s())
+
+    async def _once(self, back_off: BackOff) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(self._path), limit=stream.MAX_LINE_BYTES)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen(reader, back_off))
+                tasks.create_task(self._tell(writer))
+        except ExceptionGroup as broken:
+            raise broken.exceptions[0] from None
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _listen(self, reader: asyncio.StreamReader, back_off: BackOff) -> None:
+        while line := await reader.readline():
+            message = stream.decode(line)
+            if isinstance(message, stream.Hello):
+                back_off.reset()
+        raise _AgentClosed
+
+    async def _tell(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            while self._waiting:
+                writer.write(self._waiting[0])
+                await writer.drain()
+                self._waiting.popleft()
+            self._arrived.clear()
+            await self._arrived.wait()
+
+
+def _proof_message(proof: ProofSeen) -> stream.Proof:
+    return stream.Proof(
+        proof.nonce,
+        proof.netns_cookie,
+        "outbound" if proof.direction.value == "outbound" else "inbound",
+        ip_address(proof.original_destination),
+        proof.port,
+    )
