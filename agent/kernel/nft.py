@@ -1,0 +1,198 @@
+"""nftables through libnftables, inside the network namespace that the calling thread is in.
+
+A context's netlink socket belongs to the namespace in which the context was made, and keeps that namespace alive; so
+each call makes its own and lets it go before it returns (reference/feasibility.md 1b).
+"""
+
+import functools
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Final
+
+import nftables
+
+from agent.kernel.netns import leave_for_scratch
+from agent.kernel.refused import KernelRefused
+from agent.printable import printable
+
+COMMENT_PREFIX: Final = "headgate:"
+TABLE: Final = "headgate"
+
+_TABLE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_MISSING: Final = "No such file or directory"
+_ERROR_CHARACTERS: Final = 2000
+_EXPECTED_SCRIPTS: Final = 64
+
+# nft_ctx_new and nft_ctx_free touch tables that the whole process shares (libnftables.c: nft_init, nft_exit, the
+# interface cache); commands between them touch only their context, as long as no rule names an interface by index.
+_contexts = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCounter:
+    """What one rule has seen: `rule_id` from its comment `headgate:<rule-id>`, packets and bytes since it was made."""
+
+    rule_id: str
+    packets: int
+    bytes: int
+
+
+def apply(script: str) -> None:
+    """Runs `script` as one transaction: all of it or nothing. Raises KernelRefused."""
+    with closing(_Session()) as session:
+        status, _, error = session.run(script)
+    if status != 0:
+        raise KernelRefused("nft transaction", _where(script) or _first_line(error), _remedy(error))
+
+
+def list_table(name: str) -> str | None:
+    """Table `inet NAME` as nft prints it, without handles, counter values and the elements of named sets: what of it
+    two equal plans have in common. None when there is no such table. Raises KernelRefused."""
+    with closing(_Session()) as session:
+        session.stateless()
+        session.terse()
+        return session.list(name)
+
+
+def list_counters(table: str = TABLE) -> tuple[RuleCounter, ...]:
+    """The counters of `inet TABLE`, in the rules' own order; empty when there is no such table."""
+    with closing(_Session()) as session:
+        session.as_json()
+        session.terse()
+        output = session.list(table)
+    return () if output is None else tuple(_counters(json.loads(output)))
+
+
+def expected_listing(script: str, table: str = TABLE) -> str:
+    """What `list_table(table)` says in a namespace that holds `script` and nothing else.
+
+    nft prints some expressions otherwise than they were written, so a plan is compared as the same tool prints it.
+    The script is loaded in a namespace of a thread's own that ends with the thread. Remembered by script: pods of
+    equal plans share one loading. Raises KernelRefused.
+    """
+    return _expected(script, table)
+
+
+@functools.lru_cache(maxsize=_EXPECTED_SCRIPTS)
+def _expected(script: str, table: str) -> str:
+    outcome: list[str | BaseException | None] = []
+
+    def load() -> None:
+        try:
+            leave_for_scratch()
+            apply(script)
+            outcome.append(list_table(table))
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=load, name="nft-scratch")
+    thread.start()
+    thread.join()
+    (result,) = outcome
+    if isinstance(result, BaseException):
+        raise result
+    if result is None:
+        raise KernelRefused(f"nft list table inet {table}", "the script makes no such table", "a fault of the plan")
+    return result
+
+
+class _Session:
+    """One libnftables context. Nobody else may hold the binding's object: its last reference frees the context."""
+
+    __slots__ = ("_nft",)
+
+    def __init__(self) -> None:
+        with _contexts:
+            self._nft: Any = nftables.Nftables()
+
+    def close(self) -> None:
+        with _contexts:
+            self._nft = None
+
+    def run(self, command: str) -> tuple[int, str, str]:
+        """Status (0: done), output, error."""
+        status, output, error = self._nft.cmd(command)
+        return int(status), str(output), str(error)
+
+    def check_file(self, path: str) -> str:
+        """What libnftables has against the script in `path`; nothing is applied."""
+        self._nft.set_dry_run(True)
+        _, _, error = self._nft.cmd_from_file(path)
+        return str(error)
+
+    def stateless(self) -> None:
+        self._nft.set_stateless_output(True)
+
+    def as_json(self) -> None:
+        self._nft.set_json_output(True)
+
+    def terse(self) -> None:
+        """Leaves out the elements of named sets."""
+        self._nft.set_terse_output(True)
+
+    def list(self, name: str) -> str | None:
+        """None: no table `inet NAME`. Raises KernelRefused."""
+        command = f"list table inet {name}"
+        if not _TABLE_NAME.fullmatch(name):
+            raise KernelRefused("nft list table", f"{printable(name)!r} is no table name", "letters, digits, - and _")
+        status, output, error = self.run(command)
+        if status == 0:
+            return output
+        if _MISSING in error:
+            return None
+        raise KernelRefused(f"nft {command}", printable(error, _ERROR_CHARACTERS), _remedy(error))
+
+
+def _counters(listing: dict[str, Any]) -> Iterator[RuleCounter]:
+    for entry in listing.get("nftables", ()):
+        rule = entry.get("rule")
+        if rule is None or not str(rule.get("comment", "")).startswith(COMMENT_PREFIX):
+            continue
+        rule_id = printable(rule["comment"].removeprefix(COMMENT_PREFIX))
+        for expression in rule.get("expr", ()):
+            counter = expression.get("counter") if isinstance(expression, dict) else None
+            if isinstance(counter, dict):
+                yield RuleCounter(rule_id, int(counter["packets"]), int(counter["bytes"]))
+
+
+_ERROR_PLACE: Final = re.compile(r"^[^:\n]*:(\d+):[\d-]+: (Error: [^\n]*)", re.MULTILINE)
+
+
+def _where(script: str) -> str | None:
+    """libnftables' complaint about `script` and the line it means, by a dry run that the kernel takes back.
+
+    Of a buffer it always quotes the first line (1.0.6); of a file it knows the line, so the script becomes one. None
+    when it has no complaint any more.
+    """
+    fd = os.memfd_create("headgate-nft", os.MFD_CLOEXEC)
+    with os.fdopen(fd, "wb") as file, closing(_Session()) as session:
+        file.write(script.encode())
+        file.flush()
+        found = _ERROR_PLACE.search(session.check_file(f"/proc/self/fd/{fd}"))
+    if found is None:
+        return None
+    lines = script.splitlines()
+    number = int(found.group(1))
+    line = lines[number - 1].strip() if 0 < number <= len(lines) else "?"
+    return f"{_first_line(found.group(2))}, line {number}: {printable(line, _ERROR_CHARACTERS)}"
+
+
+def _first_line(error: str) -> str:
+    return printable(error.strip().partition("\n")[0], _ERROR_CHARACTERS)
+
+
+def _remedy(error: str) -> str:
+    if "Operation not permitted" in error:
+        return "the agent needs CAP_NET_ADMIN in the pod's user namespace"
+    if "Operation not supported" in error or "Protocol not supported" in error:
+        return "this kernel lacks an nftables feature: check CONFIG_NF_TABLES_INET, NFT_NAT, NFT_REDIR, NFT_CT"
+    if _MISSING in error:
+        return "what the line names does not exist, or the kernel lacks the expression: compare `nft list ruleset`"
+    if "File exists" in error:
+        return "somebody made the same object meanwhile: read the table back and retry"
+    return "compare `nft list ruleset` inside the pod's namespace; the transaction changed nothing"

@@ -1,0 +1,46 @@
+"""What is to be done to a pod's traffic: an immutable, ordered, backend-neutral value. No IO.
+
+`build_plan` decides, `diff_plan` compares, `agent.plan.render` writes it down for one backend.
+"""
+
+from agent.plan.build import InvalidPlan, PlanSettings, build_plan
+from agent.plan.diff import PlanChange, diff_plan
+from agent.plan.rules import (
+    Capture,
+    Direction,
+    DropForgotten,
+    Exempt,
+    IPFamily,
+    KeepMark,
+    PassGrandfathered,
+    RedirectPlan,
+    RestoreMark,
+    ReturnPath,
+    Rule,
+    SplitZone,
+)
+from agent.plan.tuples import FlowKey, FlowTuple, opened_meanwhile, outside_the_mesh
+
+__all__ = [
+    "Capture",
+    "Direction",
+    "DropForgotten",
+    "Exempt",
+    "FlowKey",
+    "FlowTuple",
+    "IPFamily",
+    "InvalidPlan",
+    "KeepMark",
+    "PassGrandfathered",
+    "PlanChange",
+    "PlanSettings",
+    "RedirectPlan",
+    "RestoreMark",
+    "ReturnPath",
+    "Rule",
+    "SplitZone",
+    "build_plan",
+    "diff_plan",
+    "opened_meanwhile",
+    "outside_the_mesh",
+]

@@ -1,0 +1,71 @@
+"""TCP connections as addresses and ports, and which of them lie outside the mesh."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agent.pods import IPAddress
+from proxy.api.constants import MARK_MASK, PROXY_MARK
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTuple:
+    """One TCP connection as its local socket sees it; v4-mapped addresses already plain v4.
+
+    `mark` is the socket's own (SO_MARK), None when the kernel did not tell. It is no part of the identity of a
+    connection: compare `key`.
+    """
+
+    local: IPAddress
+    local_port: int
+    remote: IPAddress
+    remote_port: int
+    mark: int | None = None
+
+    @property
+    def key(self) -> "FlowKey":
+        return (self.local, self.local_port, self.remote, self.remote_port)
+
+
+FlowKey = tuple[IPAddress, int, IPAddress, int]
+
+
+def outside_the_mesh(flows: Iterable[FlowTuple], steered_ports: frozenset[int]) -> frozenset[FlowKey]:
+    """The connections that were not led through the proxy, out of all that the namespace holds.
+
+    Left out are: the proxy's own sockets (its mark, its ports); connections whose both ends are here, which covers the
+    application's end of a transparent upstream (loopback never needs the set); and the application's end of a
+    steered outbound connection, whose address and port appear as the peer of a socket on a port of the proxy.
+    """
+    known = tuple(flows)
+    keys = {flow.key for flow in known}
+    steered_clients = {(flow.remote, flow.remote_port) for flow in known if flow.local_port in steered_ports}
+    return frozenset(
+        flow.key
+        for flow in known
+        if flow.local_port not in steered_ports
+        and not _is_proxys(flow)
+        and (flow.remote, flow.remote_port, flow.local, flow.local_port) not in keys
+        and (flow.local, flow.local_port) not in steered_clients
+    )
+
+
+def opened_meanwhile(
+    before: frozenset[FlowKey],
+    after: Iterable[FlowTuple],
+    again: Iterable[FlowTuple],
+    steered_ports: frozenset[int],
+) -> frozenset[FlowKey]:
+    """Connections that opened between the first reading and the transaction, and so were not captured.
+
+    `after` and `again` are two readings in succession, both begun after the transaction. A reading is no snapshot:
+    `after` may show the application's end of a connection captured a moment ago and not yet the proxy's. By the time
+    `again` begins, the proxy's end exists; so what both readings call unsteered is unsteered.
+    """
+    first = outside_the_mesh(after, steered_ports) - before
+    if not first:
+        return first
+    return first & outside_the_mesh(again, steered_ports)
+
+
+def _is_proxys(flow: FlowTuple) -> bool:
+    return flow.mark is not None and flow.mark & MARK_MASK == PROXY_MARK

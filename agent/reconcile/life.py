@@ -1,0 +1,251 @@
+"""What a pod's life consists of: states, what is known, what happens, what is to be done. Values only."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from agent.plan import PlanSettings, RedirectPlan
+from agent.pods import IPAddress, NetnsId, PodRef, Proofs
+
+
+class State(Enum):
+    SEEN = "seen"
+    LOCATED = "located"
+    PLANNED = "planned"
+    ANNOUNCED = "announced"
+    INSTALLED = "installed"
+    PROVED = "proved"
+    PENDING = "pending"  # waits for the proxy; tried again every retry_s
+    FAILED = "failed"  # cannot be enrolled as it is; stays as it was, looked at again every recheck_s
+    LEAVING = "leaving"
+    DISABLED = "disabled"  # its label keeps it out of the mesh
+    GONE = "gone"
+
+
+class Timer(Enum):
+    RETRY = "retry"
+    RECHECK = "recheck"
+    PROVE = "prove"
+    DRAIN = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class LifeSettings:
+    """Seconds. `retry_s`: ztunnel's pace for pending workloads (inpod statemanager, 5 s); the others are DESIGN 5's."""
+
+    plan: PlanSettings = field(default_factory=PlanSettings)
+    retry_s: float = 5.0
+    recheck_s: float = 60.0
+    prove_every_s: float = 60.0
+    prove_again_s: float = 5.0
+    drain_s: float = 30.0
+    drain_poll_s: float = 0.5
+
+
+# ── What is known ──────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class PortConflict:
+    """A port of the proxy's on which somebody else listens; pid 0 when the process cannot be seen."""
+
+    port: int
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        owner = f"process {self.pid} ({self.command})" if self.pid else "a process the agent cannot see"
+        return f"port {self.port} is taken by {owner}"
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found in the namespace, before anything is changed there."""
+
+    addresses: tuple[IPAddress, ...]
+    conflicts: tuple[PortConflict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One pod in one network namespace. `reason` tells why the state is not better; empty when nothing is wrong."""
+
+    pod: PodRef
+    netns_path: str
+    netns_id: NetnsId
+    state: State = State.SEEN
+    reason: str = ""
+    plan: RedirectPlan | None = None
+    announced: bool = False
+    installed: bool = False
+    proofs: Proofs | None = None
+    timer: Timer | None = None
+    drain_left_s: float = 0.0
+    ending: State | None = None  # while LEAVING: DISABLED or GONE
+    successor: "Seen | None" = None  # while LEAVING: same pod, other namespace
+
+
+# ── Events ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A source tells of the pod, for the first time or again."""
+
+    pod: PodRef
+    netns_path: str
+    netns_id: NetnsId
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The source no longer has the pod. Its namespace may or may not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The agent ends and is to leave nothing behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetnsLost:
+    """An action found the namespace gone or replaced."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetnsUnfit:
+    """An action found a namespace that the agent may not touch: the node's own, or none at all."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    inspection: Inspection
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The proxy has its listeners in the namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nacked:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyAbsent:
+    """No proxy is connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Rules and return path are in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The kernel refused the last action; nothing of it was applied."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProofsTaken:
+    proofs: Proofs
+
+
+@dataclass(frozen=True, slots=True)
+class ProveNow:
+    """Somebody asks for the proofs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The drain form is in force: nothing new is captured."""
+
+
+@dataclass(frozen=True, slots=True)
+class SteeredLeft:
+    """How many steered connections are alive."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Tables and return path are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Every proxy was told to forget the pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    timer: Timer
+
+
+Event = (
+    Seen | Left | Stop | NetnsLost | NetnsUnfit | Inspected | Acked | Nacked | ProxyAbsent | Installed | Refused
+    | ProofsTaken | ProveNow | Drained | SteeredLeft | Removed | Withdrawn | Due
+)  # fmt: skip
+
+
+# ── Actions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Open the namespace, read addresses and listeners."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Hand the namespace to the proxy and wait for its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    plan: RedirectPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """Take the four proofs; other actions do not wait for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    plan: RedirectPlan
+
+
+@dataclass(frozen=True, slots=True)
+class CountSteered:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    plan: RedirectPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Send Due(timer) after this time; takes the place of a timer set before."""
+
+    timer: Timer
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A new life begins for the same pod in another namespace, beside this one's end."""
+
+    seen: Seen
+
+
+Action = Inspect | Announce | Install | Prove | Drain | CountSteered | Remove | Withdraw | Wake | Begin
+Step = tuple[Life, tuple[Action, ...]]

@@ -1,0 +1,36 @@
+"""What an operator sets for the agent; agent.cli.agent reads it from options and the environment."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from agent.reconcile import LifeSettings
+from proxy.api.constants import ADMIN_SOCKET, AGENT_METRICS_PORT, OBJECTS_SOCKET, RUN_DIRECTORY, ZDS_SOCKET
+
+WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - Prometheus scrapes from outside; the addresses are the agent pod's
+DEFAULT_DRAIN_S: Final = 30.0
+"""Kubernetes' terminationGracePeriodSeconds: who holds connections longer has been told to let go."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """`pods_file` None: every named network namespace is a pod. `metrics_port` 0: the kernel chooses."""
+
+    run_dir: Path = Path(RUN_DIRECTORY)
+    pods_file: Path | None = None
+    metrics_port: int = AGENT_METRICS_PORT
+    bind: tuple[str, ...] = WILDCARDS
+    cleanup_on_exit: bool = False
+    life: LifeSettings = field(default_factory=LifeSettings)
+
+    @property
+    def zds_socket(self) -> Path:
+        return self.run_dir / ZDS_SOCKET
+
+    @property
+    def objects_socket(self) -> Path:
+        return self.run_dir / OBJECTS_SOCKET
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.run_dir / ADMIN_SOCKET

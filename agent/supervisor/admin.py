@@ -1,0 +1,156 @@
+"""The agent's HTTP: metrics for Prometheus, and on a Unix socket what the command line asks for."""
+
+import asyncio
+import contextlib
+import errno
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from agent.errors import CannotStart
+from agent.kernel.netns import NetnsRefused
+from agent.kernel.refused import KernelRefused
+from agent.metrics import CONTENT_TYPE, AgentMetrics
+from agent.plan import build_plan
+from agent.reconcile import Life, State
+from agent.reconcile.life import ProveNow
+from agent.settings import AgentSettings
+from agent.supervisor.effects import Effects
+from agent.supervisor.registry import Registry
+from agent.supervisor.views import pod_view, rules_view
+from agent.supervisor.worker import PodWorker
+
+VERIFY_TIMEOUT_S: Final = 15.0
+"""Waiting for a turn among 250 pods, address detection of 2.5 s, and proofs of 1 s."""
+_PROVABLE: Final = frozenset({State.INSTALLED, State.PROVED})
+_HAVE_NO_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
+
+class Admin:
+    """Handlers over the registry; they answer JSON, errors too: `{"error": text}`."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        registry: Registry,
+        effects: Effects,
+        metrics: AgentMetrics,
+        facts: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._effects = effects
+        self._metrics = metrics
+        self._facts = facts
+
+    def admin_application(self) -> web.Application:
+        application = web.Application()
+        application.router.add_get("/pods", self._pods)
+        application.router.add_get("/pods/{namespace}/{name}", self._pod)
+        application.router.add_post("/pods/{namespace}/{name}/verify", self._verify)
+        application.router.add_get("/rules/{namespace}/{name}", self._rules)
+        application.router.add_get("/metrics", self._exposition)
+        return application
+
+    def metrics_application(self) -> web.Application:
+        application = web.Application()
+        application.router.add_get("/metrics", self._exposition)
+        return application
+
+    async def _pods(self, request: web.Request) -> web.Response:
+        return web.json_response({**self._facts(), "pods": [self._view(life) for life in self._registry.lives()]})
+
+    async def _pod(self, request: web.Request) -> web.Response:
+        return web.json_response(self._view(self._find(request).life))
+
+    async def _verify(self, request: web.Request) -> web.Response:
+        worker = self._find(request)
+        if worker.life.state not in _PROVABLE:
+            life = worker.life
+            raise _problem(web.HTTPConflict, f"pod {life.pod} is {life.state.value}, not installed: {life.reason}")
+        proved = asyncio.ensure_future(worker.proved())
+        worker.post(ProveNow())
+        try:
+            life = await asyncio.wait_for(proved, VERIFY_TIMEOUT_S)
+        except TimeoutError:
+            raise _problem(
+                web.HTTPGatewayTimeout, f"pod {worker.life.pod}: no proof within {VERIFY_TIMEOUT_S:g} s"
+            ) from None
+        return web.json_response(self._view(life))
+
+    async def _rules(self, request: web.Request) -> web.Response:
+        life = self._find(request).life
+        plan = life.plan or build_plan(life.pod, self._settings.life.plan)
+        try:
+            counters = await self._effects.counters(life)
+        except (KernelRefused, NetnsRefused, OSError) as error:
+            raise _problem(web.HTTPConflict, f"pod {life.pod}: the rules cannot be read: {error}") from error
+        return web.json_response(rules_view(life, plan, counters))
+
+    async def _exposition(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+    def _view(self, life: Life) -> dict[str, Any]:
+        return pod_view(life, self._effects.grandfathered(life.pod.uid))
+
+    def _find(self, request: web.Request) -> PodWorker:
+        namespace, name = request.match_info["namespace"], request.match_info["name"]
+        worker = self._registry.find(namespace, name)
+        if worker is None:
+            raise _problem(web.HTTPNotFound, f"no pod {namespace}/{name} on this node: see `headgate pods`")
+        return worker
+
+
+def _problem(kind: type[web.HTTPException], text: str) -> web.HTTPException:
+    return kind(text=json.dumps({"error": text}), content_type="application/json")
+
+
+@contextlib.asynccontextmanager
+async def serving(application: web.Application, sockets: list[socket.socket]) -> AsyncIterator[None]:
+    """Serves on listening sockets until the block ends; they are closed then."""
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        for sock in sockets:
+            await web.SockSite(runner, sock).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def metrics_sockets(settings: AgentSettings) -> list[socket.socket]:
+    """One listening socket an address. A family that this machine has not is left out. Raises CannotStart."""
+    sockets: list[socket.socket] = []
+    try:
+        for address in settings.bind:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            try:
+                sockets.append(_listen(family, address, settings.metrics_port))
+            except OSError as error:
+                if error.errno not in _HAVE_NO_FAMILY or family != socket.AF_INET6:
+                    raise CannotStart(
+                        f"metrics on {address} port {settings.metrics_port}: {error.strerror}; choose another "
+                        "--metrics-port or --bind"
+                    ) from error
+    except CannotStart:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _listen(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+        sock.listen(16)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

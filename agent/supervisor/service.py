@@ -1,0 +1,120 @@
+"""The agent from start to end: who is begun when, and what is left behind."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+from agent.errors import CannotStart
+from agent.handoff.listening import Listening, SocketTaken, listen
+from agent.handoff.objects import ObjectsServer
+from agent.handoff.zds import AddResult, ZdsServer
+from agent.kernel.netns import NetnsThreads
+from agent.metrics import AgentMetrics
+from agent.settings import AgentSettings
+from agent.sources.netns import NetnsSource
+from agent.supervisor.admin import Admin, metrics_sockets, serving
+from agent.supervisor.effects import Effects, answer
+from agent.supervisor.registry import Registry
+
+_log: Final = logging.getLogger("headgate.agent")
+
+CLEANUP_S: Final = 8.0
+"""All rules of 250 pods go in about a second; what hangs longer is told. Below the ten seconds a supervisor grants."""
+
+
+async def serve(settings: AgentSettings) -> None:
+    """Runs until SIGTERM or SIGINT. Raises CannotStart.
+
+    Then rules stay in force (fail closed: a restart or an upgrade opens no gap), unless `cleanup_on_exit` is set.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        settings.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        async with contextlib.AsyncExitStack() as stack:
+            await _Agent(settings, stack).run(stopping)
+    except SocketTaken as error:
+        raise CannotStart(str(error)) from error
+    except OSError as error:
+        raise CannotStart(f"run directory {settings.run_dir}: {error.strerror or error}") from error
+
+
+class _Agent:
+    """What lives as long as the agent does."""
+
+    def __init__(self, settings: AgentSettings, stack: contextlib.AsyncExitStack) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._metrics = AgentMetrics()
+        self._threads = NetnsThreads()
+        stack.callback(self._threads.close)
+        self._zds = ZdsServer(self._snapshot, self._answered, self._metrics.proxy_connected)
+        self._objects = ObjectsServer()
+        self._effects = Effects(settings.life.plan, self._threads, self._zds, self._objects, self._metrics)
+        stack.callback(self._effects.close)
+        self._registry = Registry(settings.life, self._effects, self._metrics, self._effects.forget)
+        self._source = NetnsSource(settings.pods_file)
+        self._admin = Admin(settings, self._registry, self._effects, self._metrics, self._facts)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        await self._open()
+        watching = asyncio.create_task(self._watch())
+        stopped = asyncio.create_task(stopping.wait())
+        await asyncio.wait((watching, stopped), return_when=asyncio.FIRST_COMPLETED)
+        for task in (watching, stopped):
+            task.cancel()
+        results = await asyncio.gather(watching, stopped, return_exceptions=True)
+        await self._leave()
+        if isinstance(results[0], Exception):  # the source never ends by itself
+            raise results[0]
+
+    async def _open(self) -> None:
+        """Every socket that can be taken already is tried before any pod is touched. Pods are seen before a proxy may
+        connect: a proxy lets go of what its snapshot does not name."""
+        admin_socket = self._listen(self._settings.admin_socket)
+        ports = metrics_sockets(self._settings)
+        for sock in ports:
+            self._stack.callback(sock.close)
+        await self._objects.start(self._settings.objects_socket)
+        self._stack.push_async_callback(self._objects.close)
+        for event in await asyncio.to_thread(self._source.look):
+            self._registry.heard(event)
+        await self._zds.start(self._settings.zds_socket)
+        self._stack.push_async_callback(self._zds.close)
+        await self._stack.enter_async_context(serving(self._admin.admin_application(), [admin_socket]))
+        await self._stack.enter_async_context(serving(self._admin.metrics_application(), ports))
+        _log.info("agent is ready; %d pods", len(self._registry.lives()))
+
+    def _listen(self, path: Path) -> socket.socket:
+        listening: Listening = listen(path, socket.SOCK_STREAM)
+        self._stack.callback(listening.close)
+        return listening.socket
+
+    async def _watch(self) -> None:
+        async for event in self._source:
+            self._registry.heard(event)
+
+    async def _leave(self) -> None:
+        if not self._settings.cleanup_on_exit:
+            await self._registry.abandon()
+            _log.info("agent ends; rules stay in force")
+            return
+        for life in await self._registry.stop(CLEANUP_S):
+            _log.warning("pod %s keeps its rules: it is %s: %s", life.pod, life.state.value, life.reason)
+        _log.info("agent ends; rules are removed")
+
+    # ── What others ask for ────────────────────────────────────────────────────────────────────────────────────────
+    def _snapshot(self) -> Any:
+        return self._registry.snapshot()
+
+    def _answered(self, uid: str, result: AddResult) -> None:
+        self._registry.post(uid, answer(result))
+
+    def _facts(self) -> dict[str, Any]:
+        return {"proxy_connected": self._zds.connected, "problems": list(self._source.problems)}

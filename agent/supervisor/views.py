@@ -1,0 +1,64 @@
+"""What the agent tells of pods and rules, as JSON-ready values. Shapes are documented in README and kept stable."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.kernel.nft import RuleCounter
+from agent.plan import RedirectPlan
+from agent.plan.render.nft import ANCHOR_TABLE, TABLE, chain_of, rule_expression
+from agent.plan.rules import Rule
+from agent.pods import Proofs
+from agent.reconcile import Life
+
+
+def pod_view(life: Life, grandfathered: int) -> dict[str, Any]:
+    return {
+        "name": life.pod.name,
+        "namespace": life.pod.namespace,
+        "uid": life.pod.uid,
+        "service_account": life.pod.service_account,
+        "addresses": [str(address) for address in life.pod.addresses],
+        "netns": life.netns_path,
+        "netns_id": str(life.netns_id),
+        "state": life.state.value,
+        "reason": life.reason,
+        "proofs": _proofs_view(life.proofs),
+        "grandfathered_connections": grandfathered,
+    }
+
+
+def _proofs_view(proofs: Proofs | None) -> dict[str, Any] | None:
+    if proofs is None:
+        return None
+    return {name: {"result": proof.status.value, "reason": proof.reason} for name, proof in proofs.items()}
+
+
+def rules_view(life: Life, plan: RedirectPlan, counters: Iterable[RuleCounter]) -> dict[str, Any]:
+    """Every rule of the plan in its order, with what the kernel counted; null where the kernel does not hold it."""
+    seen = {counter.rule_id: counter for counter in counters}
+    return {
+        "pod": str(life.pod),
+        "state": life.state.value,
+        "reason": life.reason,
+        "tables": [
+            {"name": ANCHOR_TABLE, "rules": [_rule_view(rule, seen) for rule in plan.anchor]},
+            {"name": TABLE, "rules": [_rule_view(rule, seen) for rule in plan.rules]},
+        ],
+        "return_path": {
+            "mark": f"{plan.return_path.mark:#x}/{plan.return_path.mask:#x}",
+            "table": plan.return_path.table,
+            "preference": plan.return_path.preference,
+        },
+    }
+
+
+def _rule_view(rule: Rule, counters: Mapping[str, RuleCounter]) -> dict[str, Any]:
+    counter = counters.get(rule.rule_id)
+    return {
+        "id": rule.rule_id,
+        "chain": chain_of(rule),
+        "rule": rule_expression(rule),
+        "meaning": rule.meaning,
+        "packets": None if counter is None else counter.packets,
+        "bytes": None if counter is None else counter.bytes,
+    }
