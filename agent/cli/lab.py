@@ -40,7 +40,7 @@ def up(file: Path | None, bare: bool, name: str) -> None:
         built.up()
         try:
             if not bare:
-                _say(f"{len(built.pods)} pods are up; starting agent and proxy")
+                _say("the node is up; starting agent and proxy")
                 built.start()
         except BaseException:
             built.down()
@@ -50,7 +50,8 @@ def up(file: Path | None, bare: bool, name: str) -> None:
     for pod in built.pods:
         click.echo(f"{pod.name:<20} {pod.address4 or '-'!s:<14} {pod.address6 or '-'}")
     option = "" if name == DEFAULT_NAME else f" --name {name}"
-    _say(f"call: headgate lab run{option} {built.pods[0].name} -- curl -s http://10.96.0.10/")
+    example = "headgate pods" if file else "curl -s http://10.96.0.10/"
+    _say(f"call: headgate lab run{option} {built.pods[0].name} -- {example}")
     _say(f"end:  headgate lab down{option}")
 
 

@@ -62,7 +62,7 @@ def parse_request(head: bytes) -> RequestHead:
             special = True
     if http_1_1 and host is None:
         raise ProtocolError(400, "http1.missing_host_header", "an HTTP/1.1 request carries exactly one Host field")
-    if special or not http_1_1 or target[0] != 0x2F:
+    if special or not http_1_1 or target[0] != 0x2F or method == b"CONNECT":
         return _parse_special(head, method, target, http_1_1)
     return _new(RequestHead, (method, 1, host or b"", length or 0, True, False, head))
 

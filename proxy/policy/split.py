@@ -3,7 +3,7 @@
 A rule holds a point in [0, 1). Each request moves it on by the golden ratio, modulo 1, and goes to the backend whose
 part of the unit interval it falls into. Such a sequence fills the interval more evenly than any other rotation: in
 *any* n consecutive requests a backend's count differs from its share by at most `max_deviation(n)`, where chance would
-differ by the order of sqrt(n). docs/adr/0005-split-by-golden-ratio.md says what was rejected.
+differ by the order of sqrt(n). docs/adr/0006-split-by-golden-ratio.md says what was rejected.
 """
 
 from bisect import bisect_right

@@ -142,49 +142,48 @@ class ProofReporter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING_PROOFS)
-        self._arrived = asyncio.Event()
+        self._writer: asyncio.StreamWriter | None = None
+        self._back_off = BackOff(FIRST_PAUSE_S, LAST_PAUSE_S)
+        self._woken = asyncio.Event()
 
     def report(self, proof: ProofSeen) -> None:
+        """Now if the agent is there, otherwise as soon as it is."""
         self._waiting.append(stream.encode(_proof_message(proof)))
-        self._arrived.set()
+        self._tell()
+
+    def retry_now(self) -> None:
+        """The agent has just shown itself on the other socket: no reason to sit out a pause."""
+        self._back_off.reset()
+        self._woken.set()
 
     async def run(self) -> None:
         """Until cancelled."""
-        back_off = BackOff(FIRST_PAUSE_S, LAST_PAUSE_S)
         while True:
-            # The ZDS client logs that the agent is away; the same agent listens here.
-            with suppress(OSError, stream.InvalidMessage, _AgentClosed, ValueError):
-                await self._once(back_off)
-            await asyncio.sleep(back_off.next_s())
+            # The ZDS client logs that the agent is away; the same agent listens here. No task group in here: one that
+            # is cancelled while a task of it fails forgets the cancellation (CPython 3.11).
+            with suppress(OSError, ValueError):
+                await self._once()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._back_off.next_s()):
+                    await self._woken.wait()
+            self._woken.clear()
 
-    async def _once(self, back_off: BackOff) -> None:
+    async def _once(self) -> None:
         reader, writer = await asyncio.open_unix_connection(str(self._path), limit=stream.MAX_LINE_BYTES)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._listen(reader, back_off))
-                tasks.create_task(self._tell(writer))
-        except ExceptionGroup as broken:
-            raise broken.exceptions[0] from None
+            while line := await reader.readline():
+                if isinstance(stream.decode(line), stream.Hello):
+                    self._back_off.reset()
+                    self._writer = writer
+                    self._tell()
         finally:
+            self._writer = None
             writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
 
-    async def _listen(self, reader: asyncio.StreamReader, back_off: BackOff) -> None:
-        while line := await reader.readline():
-            message = stream.decode(line)
-            if isinstance(message, stream.Hello):
-                back_off.reset()
-        raise _AgentClosed
-
-    async def _tell(self, writer: asyncio.StreamWriter) -> None:
-        while True:
-            while self._waiting:
-                writer.write(self._waiting[0])
-                await writer.drain()
-                self._waiting.popleft()
-            self._arrived.clear()
-            await self._arrived.wait()
+    def _tell(self) -> None:
+        # An agent that does not read gets no more than fits: its probes have given up by then.
+        while self._writer is not None and self._waiting and not self._writer.transport.get_write_buffer_size():
+            self._writer.write(self._waiting.popleft())
 
 
 def _proof_message(proof: ProofSeen) -> stream.Proof:

@@ -83,7 +83,7 @@ class Supervisor:
         self._metrics_thread = ThreadPoolExecutor(1, "metrics")
         self._policy_thread = ThreadPoolExecutor(1, "policy")
         self.policy = PolicyWatch(settings.config_dir, self._policy_thread, self._policy_compiled)
-        self.zds = ZdsClient(settings.run_dir / ZDS_SOCKET, self.pods, self._note_change)
+        self.zds = ZdsClient(settings.run_dir / ZDS_SOCKET, self.pods, self._agent_changed)
         self._proofs = ProofReporter(settings.run_dir / OBJECTS_SOCKET)
         self._page = MetricsPage(_version())
         self._reports: dict[tuple[int, int], asyncio.Future[None]] = {}
@@ -178,6 +178,11 @@ class Supervisor:
         if late:
             missing.append(f"no policy in force in worker {', '.join(late)} yet")
         return missing
+
+    def _agent_changed(self) -> None:
+        if self.zds.connected:
+            self._proofs.retry_now()
+        self._note_change()
 
     def _note_change(self) -> None:
         ready = not self.unready()

@@ -1,4 +1,4 @@
-"""The split keeps its shares in every window of requests (docs/adr/0005-split-by-golden-ratio.md)."""
+"""The split keeps its shares in every window of requests (docs/adr/0006-split-by-golden-ratio.md)."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
