@@ -1,0 +1,1 @@
+"""Kernel programs and their loaders. None is needed by what is built so far; README.md says what will live here."""
