@@ -1,5 +1,6 @@
 """A pod's listeners: what the kernel led there is accepted, told apart from self-calls and proofs, and handed on."""
 
+import errno
 import re
 import socket
 from typing import Final
@@ -15,6 +16,9 @@ from proxy.model.direction import Direction
 
 ACCEPTS_A_TURN: Final = 64
 """Then the connections that are there already get their turn (nginx accepts all, which starves them)."""
+
+REST_S: Final = 0.1
+"""Pause after descriptors or memory ran out; nginx waits 0.5 s (accept_mutex_delay)."""
 
 PROOF: Final = re.compile(rb"HEADGATE-PROOF ([0-9a-f]{32})\n")
 PROOF_BYTES: Final = 48
@@ -32,8 +36,6 @@ class Listener:
         self._sock = sock
         self._open = False
         sock.setblocking(False)
-        # Inherited by what is accepted: one system call less for each.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def open(self) -> None:
         """Idempotent."""
@@ -55,11 +57,19 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:
-                # EMFILE, ENFILE, ENOBUFS: the queue keeps the connection, and what ends meanwhile frees a descriptor.
-                # ECONNABORTED: the client gave up.
                 self._pod.node.count("headgate_accept_errors", reason=error.strerror or "unknown")
+                if error.errno != errno.ECONNABORTED:  # else: the client gave up while it was queued
+                    self._rest()
                 return
             self._admit(accepted, peer[0])
+
+    def _rest(self) -> None:
+        """EMFILE, ENFILE, ENOBUFS: the queue keeps the connections, and what ends meanwhile frees descriptors. Without
+        the pause the loop would turn on this event alone."""
+        reactor = self._pod.node.reactor
+        reactor.forget(self._sock.fileno())
+        self._open = False
+        reactor.call_later(REST_S, lambda: None if self._sock.fileno() < 0 else self.open())
 
     def _admit(self, accepted: socket.socket, host: str) -> None:
         pod = self._pod

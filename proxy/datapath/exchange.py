@@ -3,7 +3,7 @@
 import time
 from typing import Final, Protocol
 
-from proxy.datapath.destinations import Destination, Pool, RuleState
+from proxy.datapath.destinations import Destination, RuleState
 from proxy.datapath.stream import Stream
 from proxy.datapath.upstream import Upstream
 from proxy.http1.chunked import MORE, ChunkedBody
@@ -12,7 +12,7 @@ from proxy.http1.grammar import MAX_HEAD_BYTES
 from proxy.http1.reply import LocalReply
 from proxy.http1.request import CHUNKED, RequestHead
 from proxy.http1.response import UNTIL_CLOSE, ResponseHead, parse_response
-from proxy.policy.retry import Failure, back_off_s, may_retry
+from proxy.policy.retry import Failure, back_off_s, exhausted, may_reconnect, may_retry
 
 _HEAD: Final = -3
 """`_left` while the response's head is awaited; afterwards bytes of its body, CHUNKED or UNTIL_CLOSE."""
@@ -42,6 +42,7 @@ class Exchange:
         "_destination",
         "_left",
         "_partial",
+        "_pool",
         "_reusable",
         "_rule",
         "_scanner",
@@ -70,6 +71,7 @@ class Exchange:
         self.upstream = destination.nowhere
         self._destination = destination
         self._rule: RuleState | None = None
+        self._pool = destination.opaque
         self._started_ns = started_ns
         self._tries = 0
         self._again = b""  # what would be sent on another connection
@@ -95,7 +97,8 @@ class Exchange:
             self._answer(500, "-", destination.refused)
         else:
             self._rule = destination.rules[0]
-            self._choose(self._rule.next_pool(), payload, None)
+            self._pool = self._rule.next_pool()
+            self._choose(payload, None)
 
     def send_body(self, data: bytes) -> None:
         """More of the request's body; the client is paused while the server is slower."""
@@ -122,7 +125,8 @@ class Exchange:
         """The response has begun: no other answer is possible."""
         return self._left != _HEAD
 
-    def _choose(self, pool: Pool, payload: bytes, besides: Upstream | None) -> None:
+    def _choose(self, payload: bytes, besides: Upstream | None) -> None:
+        pool = self._pool
         if pool.missing:
             self._answer(503, "NC", pool.missing)
             return
@@ -162,7 +166,7 @@ class Exchange:
             node.reactor.call_later(delay_s, self._try_again)
             return
         what = f"cannot connect to {self.upstream.address} of {self._destination.service.host}: {reason}"
-        flags = "UF,URX" if self._tries else "UF"
+        flags = "UF,URX" if rule is not None and exhausted(rule.retry, Failure.CONNECT_FAILED, self._tries) else "UF"
         self._answer(503, flags, f"{what} (tries: {self._tries + 1}); does the server listen there?")
 
     def on_data(self, stream: Stream, data: bytes) -> None:
@@ -176,8 +180,9 @@ class Exchange:
             self._answer(502, "UPE", f"{self.upstream.address}: {error.explanation}")
 
     def _try_again(self) -> None:
-        if self.client.stream.fd >= 0 and self._rule is not None:
-            self._choose(self._rule.next_pool(), self._unsent, self.upstream)
+        """In the same backend: a retry changes nothing of the split (Envoy chooses the weighted cluster once)."""
+        if self.client.stream.fd >= 0:
+            self._choose(self._unsent, self.upstream)
 
     def _on_head(self, stream: Stream, data: bytes) -> None:
         if not data:
@@ -288,8 +293,7 @@ class Exchange:
 
     def _closed_before_head(self, stream: Stream) -> None:
         self._leave()
-        if stream.reused and self._again and not self._partial:
-            # The race of keep-alive: the server closed while the request was under way. Once, on a new connection.
+        if may_reconnect(stream.reused, len(self._partial), not self._again):
             self._open(self.upstream, self._again, fresh=True)
             return
         did = "reset" if stream.failed else "closed"

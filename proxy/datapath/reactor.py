@@ -25,11 +25,11 @@ Handler = Callable[[int], None]
 class Reactor:
     """Dispatches readiness to handlers, level-triggered: a handler may leave work for the next turn.
 
-    A handler may be called once more with a stale event after its descriptor was closed and reused in the same turn, so
-    a handler never concludes anything from the event bits: it tries, and takes EAGAIN for an answer.
+    Descriptors that are closed in a turn are deaf for the rest of it: their number may belong to a new connection
+    already, for which the turn's events were not meant. What is really there is told again in the next.
     """
 
-    __slots__ = ("_epoll", "_handlers", "_order", "_stopped", "_ticks", "_timers")
+    __slots__ = ("_closed", "_epoll", "_handlers", "_order", "_stopped", "_ticks", "_timers")
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -37,6 +37,7 @@ class Reactor:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._ticks: list[Callable[[float], None]] = []
         self._order = count()
+        self._closed: set[int] = set()  # in this turn
         self._stopped = False
 
     def watch(self, fd: int, handler: Handler, events: int = READABLE) -> None:
@@ -53,12 +54,14 @@ class Reactor:
     def forget(self, fd: int) -> None:
         """Before the descriptor is closed (closing alone would do for epoll, not for the handler)."""
         if self._handlers.pop(fd, None) is not None:
+            self._closed.add(fd)
             self._epoll.unregister(fd)
 
     def close_watched(self, fd: int) -> None:
         """Drop the handler of a descriptor that is closed next, and that nothing else refers to: epoll drops it by
         itself (epoll(7), Q6), which spares a system call a connection."""
         self._handlers.pop(fd, None)
+        self._closed.add(fd)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> None:
         """Cannot be cancelled: the callback looks whether it is still wanted."""
@@ -75,14 +78,16 @@ class Reactor:
         """Until `stop`. An exception of a handler ends the worker: its supervisor starts another."""
         poll = self._epoll.poll
         handlers = self._handlers
+        closed = self._closed
         timers = self._timers
         next_tick = time.monotonic() + TICK_S
         while not self._stopped:
             wake = min(next_tick, timers[0][0]) if timers else next_tick
             for fd, events in poll(max(0.0, wake - time.monotonic()), 512):
                 handler = handlers.get(fd)
-                if handler is not None:
+                if handler is not None and fd not in closed:
                     handler(events)
+            closed.clear()
             now = time.monotonic()
             while timers and timers[0][0] <= now:
                 heapq.heappop(timers)[2]()

@@ -60,7 +60,7 @@ class ChunkedBody:
                     self._expecting = _Expecting.DATA_END
             elif self._expecting is _Expecting.SIZE:
                 size_line = CHUNK_LINE.match(data, position)
-                if size_line is None:
+                if size_line is None or size_line.end() - position > MAX_CHUNK_LINE_BYTES:
                     return self._hold(data, position, PARTIAL_CHUNK_LINE, MAX_CHUNK_LINE_BYTES)
                 position = size_line.end()
                 self._remaining = int(size_line.group(1), 16)
@@ -72,13 +72,13 @@ class ChunkedBody:
                 self._expecting = _Expecting.SIZE
             else:
                 trailers = TRAILERS.match(data, position)
-                if trailers is None:
+                if trailers is None or trailers.end() - position > MAX_TRAILER_BYTES:
                     return self._hold(data, position, PARTIAL_TRAILERS, MAX_TRAILER_BYTES)
                 return trailers.end()
         return MORE
 
     def _hold(self, data: bytes, position: int, partial: re.Pattern[bytes], limit_bytes: int) -> int:
-        """Keep an unfinished line for the next data, if it can still become a sound one."""
+        """Keep an unfinished line for the next data if it can still become a sound one, and is not too long."""
         rest = data[position : position + limit_bytes + 1]
         if len(rest) > limit_bytes or partial.fullmatch(rest) is None:
             what = self._expecting.name.lower().replace("_", " ")

@@ -30,10 +30,12 @@ def sniff(data: bytes) -> Sniffed:
     """Decide as early as the bytes allow. An HTTP/1 request line must be whole: Redis and SMTP begin with words too."""
     if data.startswith(HTTP2_PREFACE):
         return Sniffed.HTTP2
-    if _REQUEST_LINE.match(data):
+    if _REQUEST_LINE.match(data, 0, MAX_SNIFFED_BYTES):
         return Sniffed.HTTP1
     if data[:2] == b"\x16\x03":  # handshake record of TLS 1.x (RFC 8446 section 5.1)
         return Sniffed.TLS
-    if len(data) < MAX_SNIFFED_BYTES and (_BEGUN_REQUEST_LINE.fullmatch(data) or data == b"\x16"):
+    if HTTP2_PREFACE.startswith(data) or data == b"\x16":
+        return Sniffed.MORE
+    if len(data) < MAX_SNIFFED_BYTES and _BEGUN_REQUEST_LINE.fullmatch(data):
         return Sniffed.MORE
     return Sniffed.OTHER

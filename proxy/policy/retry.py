@@ -37,13 +37,14 @@ def exhausted(policy: RetryPolicy, failure: Failure, retries: int) -> bool:
     return 0 < policy.attempts <= retries and _ALLOWED_BY.get(failure) in policy.retry_on
 
 
-def may_reconnect(reused: bool, response_bytes: int, body_consumed: bool, reconnected: bool) -> bool:
+def may_reconnect(reused: bool, response_bytes: int, body_consumed: bool) -> bool:
     """Whether a request whose connection was reset goes once more over a new one, whatever the retry policy says.
 
     The keep-alive race: the server closed an idle connection while we wrote to it. Only on a `reused` connection,
-    before any response byte, with nothing of the body taken from the client (it could not be sent again), and once.
+    before any response byte, with nothing of the body taken from the client (it could not be sent again). And so only
+    once: the new connection is not a reused one.
     """
-    return reused and response_bytes == 0 and not body_consumed and not reconnected
+    return reused and response_bytes == 0 and not body_consumed
 
 
 def back_off_s(policy: RetryPolicy, retry: int, chance: float) -> float:

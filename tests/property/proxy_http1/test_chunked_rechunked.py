@@ -1,5 +1,7 @@
 """A chunked body is the same body however the network cuts it."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +44,7 @@ def outcome(data: bytes, cuts: list[int]) -> tuple[object, bytes]:
     """Where the body ended in all of `data` (or REFUSED, UNFINISHED), and what had been forwarded by then."""
     body = ChunkedBody(400)
     edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts} - {0, len(data)}), len(data)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         try:
             found = body.scan(data[start:end])
         except ProtocolError:

@@ -34,6 +34,8 @@ def test_every_request_line_is_http_and_none_of_its_prefixes_is_anything_else(li
     assert sniff(line[: data.draw(st.integers(1, len(line) - 1))]) is Sniffed.MORE
 
 
-@given(st.binary(min_size=MAX_SNIFFED_BYTES, max_size=MAX_SNIFFED_BYTES + 20))
-def test_enough_bytes_always_decide(data: bytes) -> None:
+@given(st.one_of(st.binary(min_size=1, max_size=20), st.sampled_from([b"G", b"GET /", b"GET / H", b"PRI * "])))
+def test_enough_bytes_always_decide(unit: bytes) -> None:
+    data = unit * (MAX_SNIFFED_BYTES // len(unit) + 1)
     assert sniff(data) is not Sniffed.MORE
+    assert sniff(unit + b"a" * MAX_SNIFFED_BYTES) is not Sniffed.MORE

@@ -1,0 +1,189 @@
+"""The agent's verbs, against a double of its admin socket: what is printed, and how they end."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from agent.cli import main
+from agent.cli.client import PodName, table
+from agent.plan import PlanSettings, build_plan
+from agent.supervisor.views import pod_view, rules_view
+from tests.unit.agent.lives import UNPROVED, enrolled
+
+LIFE = enrolled().life
+PROVED_POD = pod_view(LIFE, 2)
+UNPROVED_POD = pod_view(enrolled().hears(UNPROVED).life, 0)
+RULES = rules_view(LIFE, build_plan(LIFE.pod, PlanSettings()), ())
+
+
+class _Server(HTTPServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        self.socket.bind(str(self.server_address))
+
+
+@contextmanager
+def agent(tmp_path: Path, answers: dict[str, tuple[int, Any]]) -> Iterator[list[str]]:
+    """Answers `METHOD PATH` with (status, JSON); everything else with 404. Yields what was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(f"{self.command} {self.path}")
+            status, body = answers.get(asked[-1], (404, {"error": "no pod x/y on this node: see `headgate pods`"}))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+        def address_string(self) -> str:
+            return "unix"
+
+    server = _Server(str(tmp_path / "admin.sock"), Handler)  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def headgate(tmp_path: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, [*words, "--run-dir", str(tmp_path)])
+
+
+PODS = {"proxy_connected": True, "problems": [], "pods": [PROVED_POD]}
+
+
+def test_pods(tmp_path: Path) -> None:
+    with agent(tmp_path, {"GET /pods": (200, PODS)}):
+        result = headgate(tmp_path, "pods")
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "NAMESPACE  NAME  STATE   OUT4  OUT6  IN4  IN6  ADDRESSES  REASON\n"
+        "default    web   proved  ok    ok    ok   ok   10.0.0.5\n"
+    )
+
+
+def test_pods_show_what_is_wrong(tmp_path: Path) -> None:
+    wrong = {"proxy_connected": False, "problems": ["pods.yaml: pod 2: netns: missing"], "pods": [UNPROVED_POD]}
+    with agent(tmp_path, {"GET /pods": (200, wrong)}):
+        result = headgate(tmp_path, "pods")
+    assert "FAILED" in result.stdout and "in4: no report" in result.stdout
+    assert "no proxy is connected" in result.stderr and "pods.yaml: pod 2" in result.stderr
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_pods_for_programs(tmp_path: Path, output: str) -> None:
+    import yaml
+
+    with agent(tmp_path, {"GET /pods": (200, PODS)}):
+        result = headgate(tmp_path, "pods", "-o", output)
+    assert yaml.safe_load(result.stdout) == PODS  # JSON is YAML
+
+
+def test_rules_show_tells_each_rule_with_its_meaning(tmp_path: Path) -> None:
+    with agent(tmp_path, {"GET /pods": (200, PODS), "GET /rules/default/web": (200, RULES)}) as asked:
+        result = headgate(tmp_path, "rules", "show", "web")
+    assert result.exit_code == 0 and asked == ["GET /pods", "GET /rules/default/web"]
+    assert "table inet headgate\n" in result.stdout
+    assert "missing  every other new TCP connection of the pod meets the proxy" in result.stdout
+    assert "ip rule 32764: fwmark 0x111/0xfff lookup 100" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["shop/cart", "cart.shop"])
+def test_a_pod_is_named_in_two_ways(tmp_path: Path, name: str) -> None:
+    with agent(tmp_path, {}) as asked:
+        headgate(tmp_path, "rules", "show", name)
+    assert asked == ["GET /rules/shop/cart"]
+
+
+def test_verify_of_a_proved_pod(tmp_path: Path) -> None:
+    with agent(tmp_path, {"POST /pods/default/web/verify": (200, PROVED_POD)}):
+        result = headgate(tmp_path, "rules", "verify", "default/web")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0].split() == ["PROOF", "RESULT", "REASON"]
+
+
+def test_verify_ends_with_1_and_names_the_failed_proof(tmp_path: Path) -> None:
+    with agent(tmp_path, {"POST /pods/default/web/verify": (200, UNPROVED_POD)}):
+        result = headgate(tmp_path, "rules", "verify", "default/web")
+    assert result.exit_code == 1
+    assert "default/web is not proved: in4" in result.stderr
+
+
+def test_a_pod_that_is_not_there_is_the_agents_own_words(tmp_path: Path) -> None:
+    with agent(tmp_path, {}):
+        result = headgate(tmp_path, "rules", "verify", "x/y")
+    assert result.exit_code == 1 and "no pod x/y on this node" in result.stderr
+
+
+def test_a_bare_name_in_two_namespaces_must_be_told_apart(tmp_path: Path) -> None:
+    two = {**PODS, "pods": [PROVED_POD, {**PROVED_POD, "namespace": "shop"}]}
+    with agent(tmp_path, {"GET /pods": (200, two)}):
+        result = headgate(tmp_path, "rules", "show", "web")
+    assert result.exit_code == 2 and "default, shop" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["rules", "show", "a/b/c"], ["rules", "show", "/x"], ["rules", "show"], ["pods", "-o", "x"]]
+)
+def test_wrong_usage_ends_with_2(tmp_path: Path, words: list[str]) -> None:
+    assert headgate(tmp_path, *words).exit_code == 2
+
+
+def test_no_agent_is_said_with_the_path_and_the_remedy(tmp_path: Path) -> None:
+    result = headgate(tmp_path, "pods")
+    assert result.exit_code == 1
+    assert str(tmp_path / "admin.sock") in result.stderr and "headgate agent" in result.stderr
+
+
+def test_a_name_of_one_word_is_looked_up() -> None:
+    assert PodName().convert("web", None, None) == (None, "web")
+
+
+def test_a_table_shows_control_characters_instead_of_obeying_them() -> None:
+    assert table(("A", "B"), [("x\x1b[2J", "y\n")]) == "A         B\nx\\x1b[2J  y\\n"
+
+
+def test_rules_plan_needs_no_agent() -> None:
+    result = CliRunner().invoke(main, ["rules", "plan"])
+    assert result.exit_code == 0 and "redirect to :15006" in result.stdout
+
+
+def test_help_lists_every_verb_and_imports_none() -> None:
+    code = (
+        "import sys\nfrom agent.cli import main\n"
+        "try: main(['--help'], prog_name='headgate')\nexcept SystemExit: pass\n"
+        "print(sorted(m for m in sys.modules if m.startswith(('agent.', 'proxy'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    for verb in ("agent", "demo", "lab", "pods", "proxy", "rules"):
+        assert f"\n  {verb} " in done.stdout
+    assert done.stdout.splitlines()[-1] == "['agent.cli']"
+
+
+def test_proxy_loads_nothing_of_the_agent() -> None:
+    code = (
+        "import sys\nfrom agent.cli import main\n"
+        "try: main(['proxy', '--help'], prog_name='headgate')\nexcept SystemExit: pass\n"
+        "print([m for m in sys.modules if m.startswith('agent.') and m != 'agent.cli'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.splitlines()[-1] == "[]"
