@@ -5,6 +5,7 @@ from typing import Protocol, cast
 from proxy.datapath.destinations import Destination, destination_of
 from proxy.datapath.pod import Node, Pod
 from proxy.datapath.stream import Stream, StreamOwner
+from proxy.datapath.upstream import Upstream
 from proxy.model.address import SocketAddress
 from proxy.model.direction import Direction
 
@@ -20,7 +21,7 @@ class ClientOwner(StreamOwner, Protocol):
 class ClientConnection:
     """`host` is the address that called; `original` where it was going before the redirect."""
 
-    __slots__ = ("direction", "host", "node", "original", "pod", "stream")
+    __slots__ = ("_upstream", "direction", "host", "node", "original", "pod", "stream")
 
     def __init__(self, pod: Pod, direction: Direction, stream: Stream, host: str, original: SocketAddress) -> None:
         self.pod = pod
@@ -29,6 +30,7 @@ class ClientConnection:
         self.stream = stream
         self.host = host
         self.original = original
+        self._upstream: Upstream | None = None  # inbound
         pod.connections.add(self)
 
     def destination(self) -> Destination:
@@ -36,15 +38,31 @@ class ClientConnection:
         assert self.node.policy is not None
         return destination_of(self.pod, self.direction, self.original, self.node.policy)
 
+    def inbound_upstream(self, destination: Destination) -> Upstream:
+        """The application behind an inbound destination, as this client's address reaches it."""
+        upstream = destination.inbound_upstream(self.host)
+        if upstream is not self._upstream:
+            self._hold(upstream)
+        return upstream
+
     def serve(self, owner: ClientOwner) -> None:
         self.stream.owner = owner
 
     def close(self, reset: bool = False) -> None:
         self.pod.connections.discard(self)
+        self._hold(None)
         self.stream.close(reset)
 
     def expire(self, now_s: float) -> None:
         cast(ClientOwner, self.stream.owner).expire(now_s)
+
+    def _hold(self, upstream: Upstream | None) -> None:
+        """Be counted among the callers of one upstream at most."""
+        if self._upstream is not None:
+            self._upstream.callers -= 1
+        self._upstream = upstream
+        if upstream is not None:
+            upstream.callers += 1
 
     def abort(self) -> None:
         cast(ClientOwner, self.stream.owner).abort()

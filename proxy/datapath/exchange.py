@@ -23,6 +23,9 @@ class Client(Protocol):
 
     stream: Stream
 
+    def inbound_upstream(self, destination: Destination) -> Upstream:
+        """The pod's own application, as this client reaches it."""
+
     def answer(self, reply: LocalReply) -> None:
         """Answer in the upstream's stead; the exchange is over."""
 
@@ -85,14 +88,14 @@ class Exchange:
 
     # ── Towards the server ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def begin(self, client_host: str, payload: bytes) -> None:
+    def begin(self, payload: bytes) -> None:
         """Choose an upstream and send `payload`: the head and what has come of the body."""
         destination = self._destination
         self.request_bytes = len(payload)
         # A request whose body has begun to flow is not repeated.
         self._again = payload if self.request.body_length == 0 else b""
         if destination.inbound:
-            self._open(destination.inbound_upstream(client_host), payload)
+            self._open(self.client.inbound_upstream(destination), payload)
         elif destination.refused:
             self._answer(500, "-", destination.refused)
         else:

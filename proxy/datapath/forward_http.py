@@ -107,7 +107,10 @@ class HttpConnection:
             self._exchange.cancel(0, "UC")
         self.client.close(reset=True)
 
-    # ── What the exchange tells ────────────────────────────────────────────────────────────────────────────────────
+    # ── What the exchange asks and tells ───────────────────────────────────────────────────────────────────────────
+
+    def inbound_upstream(self, destination: Destination) -> Upstream:
+        return self.client.inbound_upstream(destination)
 
     def answer(self, reply: LocalReply) -> None:
         exchange = self._exchange
@@ -177,7 +180,7 @@ class HttpConnection:
         if destination.policy is not client.node.policy:
             destination = self._destination = client.destination()
         exchange = self._exchange = Exchange(self, destination, request, done, started_ns)
-        exchange.begin(client.host, payload)
+        exchange.begin(payload)
         return True
 
     def _unfinished_head(self, buffer: bytes) -> bool:

@@ -36,7 +36,7 @@ def relay_opaque(client: ClientConnection, destination: Destination, early: byte
 def l4_choice(client: ClientConnection, destination: Destination) -> Upstream | None:
     """Where bytes go that no rule can look into. None: no endpoint."""
     if destination.direction is Direction.INBOUND:
-        return destination.inbound_upstream(client.host)
+        return client.inbound_upstream(destination)
     return destination.opaque.choose(client.node.chance)
 
 

@@ -21,7 +21,8 @@ IDLE_UPSTREAM_S: Final = 5.0
 
 MAX_IDLE_INBOUND: Final = 4
 MAX_IDLE_OUTBOUND: Final = 256
-"""Idle connections an Upstream keeps (DESIGN 6, pools)."""
+"""Idle connections an Upstream keeps (DESIGN 6, pools), and inbound one more for each connection that the client still
+holds open: with fewer, 32 busy keep-alive connections of one client would close and open upstreams all the time."""
 
 
 class Upstream:
@@ -36,6 +37,7 @@ class Upstream:
         "active",
         "address",
         "answered",
+        "callers",
         "direction",
         "family",
         "idle",
@@ -66,6 +68,7 @@ class Upstream:
         self.workload = workload
         self.source = source
         self.active = 0
+        self.callers = 0  # connections of inbound clients that have used it and are still open
         self.retired = False  # policy names it no longer: nothing is kept idle
         self.idle: list[Stream] = []
         self.answered: dict[int, RequestSeries] = {}  # by status, of what the server answered itself
@@ -89,7 +92,7 @@ class Upstream:
 
     def give_back(self, stream: Stream, now_s: float) -> None:
         """The stream finished a request and may carry another."""
-        if len(self.idle) >= self._max_idle or self.retired:
+        if len(self.idle) >= self._max_idle + self.callers or self.retired:
             stream.close()
             return
         stream.owner = self
