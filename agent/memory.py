@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 from typing import Final
 
 _M_ARENA_MAX: Final = -8  # malloc.h, mallopt(3)
@@ -34,6 +35,7 @@ class Tidying:
 
 
 def _trim() -> None:
+    gc.collect()  # first: what a burst left in cycles (tasks, tracebacks) lies between what is to be given back
     malloc_trim = getattr(_libc, "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)

@@ -147,10 +147,11 @@ class Lab:
         self.wait_ready(timeout_s=timeout_s)
         self.wait_proved(timeout_s=timeout_s)
 
-    def start_agent(self, *options: str) -> subprocess.Popen[bytes]:
-        """`headgate agent` inside the node; removes its rules when it is ended. Does not wait."""
+    def start_agent(self, *options: str, cleanup_on_exit: bool = True) -> subprocess.Popen[bytes]:
+        """`headgate agent` inside the node; removes its rules when it is ended, unless told not to. Does not wait."""
         files = ["--run-dir", str(self.run_directory), "--pods-file", str(self.pods_file)]
-        return self._start("agent", self.node, [*headgate(), "agent", *files, "--cleanup-on-exit", *options])
+        cleanup = ["--cleanup-on-exit"] if cleanup_on_exit else []
+        return self._start("agent", self.node, [*headgate(), "agent", *files, *cleanup, *options])
 
     def start_proxy(self, *options: str) -> subprocess.Popen[bytes]:
         """`headgate proxy` inside the node, draining for 1 s at most (an option given here wins). Does not wait."""
@@ -164,6 +165,11 @@ class Lab:
     def stop_proxy(self) -> int:
         """SIGTERM and its exit status."""
         return self._stop("proxy")
+
+    def kill_agent(self) -> None:
+        """SIGKILL: what it has done stays as it is."""
+        self._children["agent"].kill()
+        self._stop("agent")
 
     def agent_get(self, path: str, *, method: str = "GET", timeout_s: float = admin.TIMEOUT_S) -> Any:
         """JSON of the agent's admin socket; AdminError."""

@@ -1,5 +1,6 @@
 """The decision: which rules a pod's namespace is to hold, in which order, and why each is there."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
@@ -37,6 +38,8 @@ _LOOPBACK6: Final = IPv6Network("::1/128")
 _LINK_LOCAL6: Final = IPv6Network("fe80::/10")  # RFC 4291 2.5.6; redirecting it to ::1 is a black hole
 
 _WAY: Final = {Direction.INBOUND: "in", Direction.OUTBOUND: "out"}
+
+_PLANS: Final = 16
 
 _UNSUPPORTED_PREFIXES: Final = ("headgate.io/exclude-", "headgate.io/include-")
 
@@ -93,6 +96,12 @@ def build_plan(pod: PodRef, settings: PlanSettings) -> RedirectPlan:
             raise InvalidPlan(
                 f"annotation {key}", f"value {value[:80]!r}: exclusions are not supported by this version"
             )
+    return _plan(settings)
+
+
+@functools.lru_cache(maxsize=_PLANS)
+def _plan(settings: PlanSettings) -> RedirectPlan:
+    """One value for all pods that need the same: 250 copies of 40 rules would be 3 MB."""
     forgotten_by_proxy = _forgotten_by_proxy(settings)
     inspect_inbound, inspect_outbound = (_inspect(direction) for direction in (Direction.INBOUND, Direction.OUTBOUND))
     rules = (

@@ -72,6 +72,7 @@ class Life:
     netns_id: NetnsId
     state: State = State.SEEN
     reason: str = ""
+    complaint: str = ""  # what the pod asks for and cannot get, while its last good plan stays in force
     plan: RedirectPlan | None = None
     announced: bool = False
     installed: bool = False

@@ -97,13 +97,16 @@ def _inspected(life: Life, event: Inspected, settings: LifeSettings) -> Step:
 
 
 def _planned(life: Life, settings: LifeSettings) -> Step:
+    complaint = ""
     try:
         plan = build_plan(life.pod, settings.plan)
     except InvalidPlan as error:
-        if life.installed:  # the last good plan stays in force
-            return replace(life, state=State.INSTALLED, reason=str(error)), (Prove(),)
-        return _fail(life, str(error), settings)
-    return replace(life, state=State.PLANNED, plan=plan, reason=""), (Announce(),)
+        if not life.installed or life.plan is None:
+            return _fail(life, str(error), settings)
+        plan, complaint = life.plan, str(error)  # the last good plan stays in force
+    if life.state in (State.INSTALLED, State.PROVED) and plan == life.plan:
+        return replace(life, complaint=complaint), () if complaint == life.complaint else (Prove(),)
+    return replace(life, state=State.PLANNED, plan=plan, reason="", complaint=complaint), (Announce(),)
 
 
 def _acked(life: Life, event: Acked, settings: LifeSettings) -> Step:
@@ -138,7 +141,9 @@ def _refused(life: Life, event: Refused, settings: LifeSettings) -> Step:
 def _proofs_taken(life: Life, event: ProofsTaken, settings: LifeSettings) -> Step:
     proofs = event.proofs
     if proofs.hold:
-        return _wake(replace(life, state=State.PROVED, proofs=proofs, reason=""), Timer.PROVE, settings.prove_every_s)
+        return _wake(
+            replace(life, state=State.PROVED, proofs=proofs, reason=life.complaint), Timer.PROVE, settings.prove_every_s
+        )
     why = "; ".join(proofs.failures) or "no proof could be taken in one direction"
     unproved = replace(life, state=State.INSTALLED, proofs=proofs, reason=f"redirection is not proved: {why}")
     return _wake(unproved, Timer.PROVE, settings.prove_again_s)

@@ -149,9 +149,8 @@ class Effects:
         if remembered:
             living = await self._threads.run(netns, inside.forget_ended, remembered, self._settings)
             self._remember(life, living)
-        for counter in await self._threads.run(netns, inside.counters):
-            if counter.rule_id in FORGOTTEN_RULES:
-                self._metrics.forgotten(life.pod, counter.rule_id, counter.packets)
+        for counter in await self._threads.run(netns, inside.forgotten):
+            self._metrics.forgotten(life.pod, counter.rule_id, counter.packets)
 
     async def counters(self, life: Life) -> tuple[RuleCounter, ...]:
         """Raises KernelRefused, NetnsRefused, OSError."""
@@ -170,9 +169,6 @@ class Effects:
     def _remember(self, life: Life, grandfathered: frozenset[FlowKey]) -> None:
         self._grandfathered[life.pod.uid] = grandfathered
         self._metrics.unsteered(life.pod, "grandfathered", len(grandfathered))
-
-
-FORGOTTEN_RULES: Final = frozenset({"in-forgotten", "out-forgotten", "out-forgotten-proxy"})
 
 
 def answer(result: ZdsAcked | ZdsNacked | NoProxy) -> Event:

@@ -5,6 +5,7 @@ All raise KernelRefused when the kernel refuses, OSError when a netlink socket c
 
 import time
 from dataclasses import dataclass
+from typing import Final
 
 from agent.kernel import conntrack, iproute, nft, sock_diag
 from agent.kernel.nft import RuleCounter
@@ -20,6 +21,8 @@ from agent.plan.render.nft import (
     remove_script,
 )
 from agent.reconcile.life import Inspection, PortConflict
+
+FORGOTTEN_RULES: Final = frozenset({"in-forgotten", "out-forgotten", "out-forgotten-proxy"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,11 @@ def forget_ended(grandfathered: frozenset[FlowKey], settings: PlanSettings) -> f
         except KernelRefused:
             return frozenset()  # somebody emptied or replaced the sets: what we remember is void
     return living
+
+
+def forgotten() -> tuple[RuleCounter, ...]:
+    """What was dropped: of one table only, because each minute 250 pods are asked and a listing costs 0.6 to 2 ms."""
+    return tuple(counter for counter in nft.list_counters(TABLE) if counter.rule_id in FORGOTTEN_RULES)
 
 
 def counters() -> tuple[RuleCounter, ...]:

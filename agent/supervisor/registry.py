@@ -94,9 +94,9 @@ class Registry:
             if current:
                 del self._current[life.pod.uid]
                 self._forget(life.pod.uid)
-                self._metrics.pod_gone(life.pod, (state.value for state in State))
+                self._metrics.pod_gone(life.pod)
         elif current:
-            self._metrics.pod_state(life.pod, None if before is None else before.state.value, life.state.value)
+            self._metrics.pod_state(life.pod, life.state.value)
             if before is not None and before.installed and not life.installed:
                 self._metrics.not_enrolled(life.pod)
 

@@ -35,14 +35,16 @@ async def serve(settings: AgentSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    try:
-        settings.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        async with contextlib.AsyncExitStack() as stack:
-            await _Agent(settings, stack).run(stopping)
-    except SocketTaken as error:
-        raise CannotStart(str(error)) from error
-    except OSError as error:
-        raise CannotStart(f"run directory {settings.run_dir}: {error.strerror or error}") from error
+    async with contextlib.AsyncExitStack() as stack:
+        agent = _Agent(settings, stack)
+        try:
+            settings.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            await agent.open()
+        except SocketTaken as error:
+            raise CannotStart(str(error)) from error
+        except OSError as error:
+            raise CannotStart(f"run directory {settings.run_dir}: {error.strerror or error}") from error
+        await agent.run(stopping)
 
 
 class _Agent:
@@ -63,7 +65,6 @@ class _Agent:
         self._admin = Admin(settings, self._registry, self._effects, self._metrics, self._facts)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        await self._open()
         watching = asyncio.create_task(self._watch())
         stopped = asyncio.create_task(stopping.wait())
         await asyncio.wait((watching, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -74,7 +75,7 @@ class _Agent:
         if isinstance(results[0], Exception):  # the source never ends by itself
             raise results[0]
 
-    async def _open(self) -> None:
+    async def open(self) -> None:
         """Every socket that can be taken already is tried before any pod is touched. Pods are seen before a proxy may
         connect: a proxy lets go of what its snapshot does not name."""
         admin_socket = self._listen(self._settings.admin_socket)

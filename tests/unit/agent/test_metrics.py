@@ -13,8 +13,8 @@ def lines(metrics: AgentMetrics, name: str) -> list[str]:
 
 def test_a_pod_is_in_one_state() -> None:
     metrics = AgentMetrics()
-    metrics.pod_state(POD, None, "seen")
-    metrics.pod_state(POD, "seen", "failed")
+    metrics.pod_state(POD, "seen")
+    metrics.pod_state(POD, "failed")
     assert lines(metrics, "headgate_pod_state") == [
         'headgate_pod_state{namespace="shop",pod="cart",state="failed"} 1.0'
     ]
@@ -42,11 +42,11 @@ def test_forgotten_packets_never_fall_when_the_rules_were_replaced() -> None:
 
 def test_the_series_of_a_pod_that_left_the_mesh_end_and_its_state_stays() -> None:
     metrics = AgentMetrics()
-    metrics.pod_state(POD, None, "proved")
+    metrics.pod_state(POD, "proved")
     metrics.proofs(POD, Proofs(OK, OK, OK, OK))
     metrics.forgotten(POD, "in-forgotten", 1)
     metrics.unsteered(POD, "grandfathered", 3)
-    metrics.pod_state(POD, "proved", "disabled")
+    metrics.pod_state(POD, "disabled")
     metrics.not_enrolled(POD)
     assert [line for line in metrics.exposition().decode().splitlines() if 'pod="cart"' in line] == [
         'headgate_pod_state{namespace="shop",pod="cart",state="disabled"} 1.0'
