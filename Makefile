@@ -35,7 +35,7 @@ test: setup-test check ## check, then all tests: values, real kernel, real peers
 	$(PYTHON) -m pytest $(PYTEST) $(TESTS)
 
 bench: setup-bench ## requests/s, latency, CPU beside the peers: ROUNDS= SECONDS_EACH= ROWS=
-	$(PYTHON) -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS_EACH),--seconds-each $(SECONDS_EACH)) $(if $(ROWS),--rows $(ROWS))
+	$(PYTHON) -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS_EACH),--seconds-each $(SECONDS_EACH)) $(if $(ROWS),--rows "$(ROWS)")
 
 golden: setup ## write the golden files anew (read the diff before you commit it)
 	REFRESH_GOLDEN=1 $(PYTHON) -m pytest -q tests/golden

@@ -1,0 +1,1 @@
+"""headgate beside Envoy, HAProxy and nginx: one topology, one load, interleaved rounds. `make bench`."""
