@@ -76,7 +76,7 @@ class Listener:
         original = original_destination(accepted)
         stream = Stream(pod.node.reactor, accepted, _NOBODY)
         client = ClientConnection(pod, self._direction, stream, host, original)
-        if original.port in PROXY_PORTS and self._is_self_call(original, accepted):
+        if original.port in PROXY_PORTS and self._is_self_call(original, host):
             pod.node.count("headgate_self_calls", direction=self._direction.value)
             client.close(reset=True)
             return
@@ -86,13 +86,13 @@ class Listener:
         else:
             serve_by_protocol(client)
 
-    def _is_self_call(self, original: SocketAddress, accepted: socket.socket) -> bool:
+    def _is_self_call(self, original: SocketAddress, caller: str) -> bool:
         """Inbound to a proxy port, or outbound to this pod's own: it would come back here (ztunnel: illegal_ports)."""
         if self._direction is Direction.INBOUND:
             return True
         if original.host == "::1" or original.host.startswith("127."):
             return True
-        return original.host == str(accepted.getpeername()[0])
+        return original.host == caller
 
 
 class _Proof:

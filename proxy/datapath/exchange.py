@@ -8,11 +8,13 @@ from proxy.datapath.stream import Stream
 from proxy.datapath.upstream import Upstream
 from proxy.http1.chunked import MORE, ChunkedBody
 from proxy.http1.errors import ProtocolError
-from proxy.http1.grammar import MAX_HEAD_BYTES
 from proxy.http1.reply import LocalReply
 from proxy.http1.request import CHUNKED, RequestHead
-from proxy.http1.response import UNTIL_CLOSE, ResponseHead, parse_response
+from proxy.http1.response import UNTIL_CLOSE, ResponseHead, check_begun_response, parse_response
 from proxy.policy.retry import Failure, back_off_s, exhausted, may_reconnect, may_retry
+
+MAX_INTERIM_RESPONSES: Final = 100
+"""Of 1xx before the answer. Go's client stopped at 5 for years (net/http max1xxResponses); a flood is an attack."""
 
 _HEAD: Final = -3
 """`_left` while the response's head is awaited; afterwards bytes of its body, CHUNKED or UNTIL_CLOSE."""
@@ -43,6 +45,7 @@ class Exchange:
         "_again",
         "_closing",
         "_destination",
+        "_interims",
         "_left",
         "_partial",
         "_pool",
@@ -80,6 +83,7 @@ class Exchange:
         self._again = b""  # what would be sent on another connection
         self._unsent = b""  # waits for the next try
         self._partial = b""  # of the response's head
+        self._interims = 0
         self._status = 0
         self._left = _HEAD
         self._reusable = False
@@ -117,6 +121,7 @@ class Exchange:
     def cancel(self, status: int, flags: str) -> None:
         """The client is gone, or broke the protocol: the server learns it at once. `status` 0: nothing was answered."""
         self._leave(reset=True)
+        self._rule = None  # no further try
         self._record(status, flags)
 
     def expire(self, now_s: float) -> None:
@@ -184,8 +189,11 @@ class Exchange:
 
     def _try_again(self) -> None:
         """In the same backend: a retry changes nothing of the split (Envoy chooses the weighted cluster once)."""
-        if self.client.stream.fd >= 0:
-            self._choose(self._unsent, self.upstream)
+        if self._rule is None:
+            return
+        self._choose(self._unsent, self.upstream)
+        if self.stream is not None and not self.stream.outgoing:
+            self.client.stream.resume()
 
     def _on_head(self, stream: Stream, data: bytes) -> None:
         if not data:
@@ -195,8 +203,7 @@ class Exchange:
         buffer = self._partial + data if self._partial else data
         end = buffer.find(b"\r\n\r\n") + 4
         if end == 3:
-            if len(buffer) > MAX_HEAD_BYTES:
-                raise ProtocolError(502, "http1.headers_too_big", f"a response head over {MAX_HEAD_BYTES} bytes")
+            check_begun_response(buffer)
             self._partial = buffer
             return
         if end == len(buffer):
@@ -232,8 +239,13 @@ class Exchange:
     def _on_interim(self, stream: Stream, response: ResponseHead, rest: bytes) -> None:
         """1xx: goes to the client, and the real answer follows (RFC 9110 section 15.2)."""
         if response.status == 101:
+            if not self.request.upgrade:
+                raise ProtocolError(502, "http1.unexpected_upgrade", "the server left HTTP without being asked to")
             self._become_tunnel(stream, response, rest)
             return
+        self._interims += 1
+        if self._interims > MAX_INTERIM_RESPONSES:
+            raise ProtocolError(502, "http1.too_many_interim", f"more than {MAX_INTERIM_RESPONSES} answers of 1xx")
         self._partial = b""
         self.client.stream.send(response.forward)
         if rest:

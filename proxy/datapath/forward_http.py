@@ -16,7 +16,7 @@ from proxy.datapath.stream import Stream
 from proxy.datapath.upstream import Upstream
 from proxy.http1.chunked import MORE, ChunkedBody
 from proxy.http1.errors import ProtocolError
-from proxy.http1.grammar import MAX_HEAD_BYTES
+from proxy.http1.grammar import EMPTY_LINES, HEAD_START, MAX_HEAD_BYTES
 from proxy.http1.reply import LocalReply, render_reply
 from proxy.http1.request import CHUNKED, NO_REQUEST, parse_request
 from proxy.http1.sniff import HTTP2_PREFACE
@@ -79,7 +79,11 @@ class HttpConnection:
         if not data:
             self._client_left()
         elif self._exchange is None:
-            self._buffer = self._buffer + data if self._buffer else data
+            if self._buffer:
+                self._buffer += data
+            else:
+                self._buffer = data
+                self._since_s = 0.0  # the time for a head begins with its first byte
             self._serve()
         elif self._body_left:
             self._more_body(data)
@@ -140,14 +144,13 @@ class HttpConnection:
     def _serve(self) -> None:
         """Every request that is whole enough to begin. A loop: a local answer comes back before `begin` returns."""
         self._serving = True
-        try:
-            while self._buffer and self._exchange is None and self.stream.owner is self and self.stream.fd >= 0:
+        while self._buffer and self._exchange is None and self.stream.owner is self and self.stream.fd >= 0:
+            try:
                 if not self._next_request():
                     break
-        except ProtocolError as error:
-            self._on_unsound_head(error)
-        finally:
-            self._serving = False
+            except ProtocolError as error:
+                self._on_unsound_head(error)
+        self._serving = False
 
     def _next_request(self) -> bool:
         buffer = self._buffer
@@ -186,8 +189,8 @@ class HttpConnection:
     def _unfinished_head(self, buffer: bytes) -> bool:
         if len(buffer) > MAX_HEAD_BYTES:
             raise ProtocolError(431, "http1.headers_too_big", f"a request head over {MAX_HEAD_BYTES} bytes")
-        if b"\n\n" in buffer or (b"\n\r\n" in buffer and b"\r\n\r\n" not in buffer):
-            raise ProtocolError(400, "http1.codec_error", "a line of the head ends in LF without CR")
+        if b"\n\n" in buffer or b"\n\r\n" in buffer or not HEAD_START.match(buffer):
+            raise ProtocolError(400, "http1.codec_error", "no head of HTTP/1.x begins so, or a line ends in LF alone")
         return False
 
     def _begin_body(self, length: int, rest: bytes) -> int:
@@ -242,8 +245,7 @@ class HttpConnection:
         if buffer.startswith(HTTP2_PREFACE):
             self._become_opaque()
         elif buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: an empty line before a request is ignored
-            self._buffer = buffer.lstrip(b"\r\n")
-            self._serve()
+            self._buffer = EMPTY_LINES.sub(b"", buffer, count=1)
         else:
             self._refuse(error)
 

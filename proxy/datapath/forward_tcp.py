@@ -78,7 +78,10 @@ class Relay:
 
     # ── StreamOwner ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def on_connected(self, stream: Stream) -> None: ...
+    def on_connected(self, stream: Stream) -> None:
+        if stream in self._waiting_ends and not stream.outgoing:  # the client ended without a word
+            self._waiting_ends.remove(stream)
+            self._end(stream)
 
     def on_connect_failed(self, stream: Stream, reason: str) -> None:
         self._client.node.count("headgate_tcp_refused", reason="UF")

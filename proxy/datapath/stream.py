@@ -1,11 +1,12 @@
 """A TCP connection with one owner at a time: reading with backpressure, writing what does not fit later."""
 
 import errno
+import select
 import socket
 import time
 from typing import Final, Protocol
 
-from proxy.datapath.reactor import BROKEN, READABLE, WRITABLE, Reactor
+from proxy.datapath.reactor import READABLE, WRITABLE, Reactor
 from proxy.http1.response import NO_RESPONSE
 from proxy.model.address import SocketAddress
 
@@ -18,6 +19,9 @@ CONNECT_TIMEOUT_S: Final = 10.0
 # Plain ints: `|` on the socket module's enum members costs 3 µs, as much as parsing a head.
 _SEND_FLAGS: Final = int(socket.MSG_DONTWAIT) | int(socket.MSG_NOSIGNAL)
 _RECEIVE_FLAGS: Final = int(socket.MSG_DONTWAIT)
+
+_ONCE: Final = select.EPOLLET
+"""epoll tells of EPOLLHUP unasked: once then, instead of in every turn (epoll(7))."""
 
 _RESET: Final = b"\x01\0\0\0\0\0\0\0"
 """struct linger {on, 0 s}: close sends RST (socket(7))."""
@@ -87,11 +91,11 @@ class Stream:
         self._connecting = True
         self.since_s = time.monotonic()
         code = self.sock.connect_ex(address)
+        self._events = WRITABLE
         if code not in (0, errno.EINPROGRESS):
             # ENETUNREACH and the like are known at once; told in the next turn, when the owner is ready to hear it.
             self._reactor.call_later(0, lambda: self._connect_failed(code))
             return
-        self._events = WRITABLE
         self._reactor.watch(self.fd, self.on_event, WRITABLE)
 
     def send(self, data: bytes) -> None:
@@ -110,6 +114,11 @@ class Stream:
             # Refused already, and this call took the socket's error away with it.
             self._connect_error = error.errno or errno.ECONNREFUSED
             sent = 0
+        if sent and self._connecting:
+            # What was taken is on its way: from now on a reset is no failure to connect, after which all is sent anew.
+            self._connecting = False
+            self._listen_for()
+            self.owner.on_connected(self)
         if sent < len(data):
             self.outgoing = data[sent:]
             self._listen_for()
@@ -135,10 +144,14 @@ class Stream:
                     self.failed = True
                     data = b""
                 self.owner.on_data(self, data)
-            elif events & BROKEN:
+            elif events & select.EPOLLERR or self.failed:
                 # Reported whether asked for or not: leaving it would turn the loop without end.
                 self.failed = True
                 self.owner.on_data(self, b"")
+            elif events & select.EPOLLHUP and self._events != _ONCE:
+                # Both directions have ended, and bytes may wait to be read still.
+                self._events = _ONCE
+                self._reactor.change(self.fd, _ONCE)
 
     def pause(self) -> None:
         """Stop reading: the other side is slower, or nobody wants more for now."""
@@ -199,5 +212,7 @@ class Stream:
             self._connect_failed(errno.ETIMEDOUT)
 
     def _connect_failed(self, code: int) -> None:
+        if self.fd < 0:
+            return  # its owner has left meanwhile
         self.close()
         self.owner.on_connect_failed(self, errno.errorcode.get(code, str(code)))

@@ -18,6 +18,11 @@ MAX_HEAD_BYTES: Final = 60 * 1024
 MAX_FIELDS: Final = 100
 """Both Envoy's defaults (max_request_headers_kb, max_headers_count); beyond them 431."""
 
+HEAD_START: Final = re.compile(TOKEN + rb"|\r\n|\r\Z")
+"""How a request's head may begin; an empty line before it is tolerated (RFC 9112 section 2.2)."""
+
+EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
+
 _FIELDS: Final = rb"(?:" + TOKEN + rb"++:[^\r]*+\r\n){0,%d}\r\n" % MAX_FIELDS
 
 REQUEST_HEAD: Final = re.compile(rb"(" + TOKEN + rb"++) ([^ \t\r]++) HTTP/1\.([01])\r\n" + _FIELDS)

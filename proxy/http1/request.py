@@ -10,6 +10,7 @@ from proxy.http1.grammar import (
     ABSOLUTE_TARGET,
     CONNECTION_FIELDS,
     MAX_FIELDS,
+    MAX_HEAD_BYTES,
     MAX_LENGTH_DIGITS,
     REQUEST_HEAD,
     has_forbidden_bytes,
@@ -45,6 +46,8 @@ def parse_request(head: bytes) -> RequestHead:
 
     Raises ProtocolError: 400, 431 (too many fields), 501 (transfer coding).
     """
+    if len(head) > MAX_HEAD_BYTES:
+        raise ProtocolError(431, "http1.headers_too_big", f"a request head over {MAX_HEAD_BYTES} bytes")
     matched = REQUEST_HEAD.fullmatch(head)
     if matched is None or has_forbidden_bytes(head):
         raise _explain_mismatch(head)

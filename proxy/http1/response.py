@@ -1,9 +1,10 @@
 """A response's head: how its body is framed, may the connection be used again, which bytes go to the client."""
 
+import re
 from typing import Final, NamedTuple
 
 from proxy.http1.errors import ProtocolError
-from proxy.http1.grammar import MAX_LENGTH_DIGITS, RESPONSE_FIELDS, RESPONSE_HEAD, has_forbidden_bytes
+from proxy.http1.grammar import MAX_HEAD_BYTES, MAX_LENGTH_DIGITS, RESPONSE_FIELDS, RESPONSE_HEAD, has_forbidden_bytes
 from proxy.http1.request import CHUNKED
 
 UNTIL_CLOSE: Final = -2
@@ -34,6 +35,8 @@ def parse_response(head: bytes, to_head_request: bool) -> ResponseHead:
     matched = RESPONSE_HEAD.fullmatch(head)
     if matched is None or has_forbidden_bytes(head):
         raise ProtocolError(502, "http1.codec_error", "the server's answer has no sound HTTP/1.x head")
+    if len(head) > MAX_HEAD_BYTES:
+        raise _too_big()
     minor, code = matched.group(1, 2)
     status = int(code)
     reusable = minor == b"1"
@@ -69,6 +72,22 @@ def parse_response(head: bytes, to_head_request: bool) -> ResponseHead:
         if nominated := options - _OPTIONS:
             forward = _without_nominated(forward, nominated)
     return _new(ResponseHead, (status, body_length, reusable and body_length != UNTIL_CLOSE, forward))
+
+
+def check_begun_response(begun: bytes) -> None:
+    """`begun` is a head without its empty line yet. Raises ProtocolError (502) if it can no longer become one: a server
+    that speaks something else may wait for the client, which waits for it."""
+    if len(begun) > MAX_HEAD_BYTES:
+        raise _too_big()
+    if not _BEGUN.match(begun) or b"\n\n" in begun or b"\n\r\n" in begun:
+        raise ProtocolError(502, "http1.codec_error", "the server's answer does not begin like one of HTTP/1.x")
+
+
+_BEGUN: Final = re.compile(rb"HTTP/1\.[01] |H(?:T(?:T(?:P(?:/(?:1(?:\.[01]?)?)?)?)?)?)?\Z")
+
+
+def _too_big() -> ProtocolError:
+    return ProtocolError(502, "http1.headers_too_big", f"a response head over {MAX_HEAD_BYTES} bytes")
 
 
 def _framing(status: int, length: int | None, chunked: bool, to_head_request: bool) -> int:
