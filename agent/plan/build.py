@@ -128,7 +128,7 @@ def _mark_rules(s: PlanSettings) -> tuple[Rule, ...]:
         KeepMark(
             "return-mark-keep",
             "a connection that the proxy opened to the application is marked, so that its answers are known",
-            Direction.INBOUND,
+            Direction.OUTBOUND,
             proxys,
             s.return_mark,
         ),

@@ -91,7 +91,11 @@ class SplitZone:
 
 @dataclass(frozen=True, slots=True)
 class KeepMark:
-    """The connection of an inbound packet with the mark gets `connection_mark`; bits outside the mask stay."""
+    """The connection of a marked packet that is sent over lo gets `connection_mark`; bits outside the mask stay.
+
+    As it is sent, not as it arrives: conntrack confirms the connection in between, and an answer that another CPU sends
+    in that moment would find it known, yet without the mark that leads it back, and leave in clear.
+    """
 
     rule_id: str
     meaning: str

@@ -56,7 +56,6 @@ _FORGOTTEN_CHAIN: Final = {Direction.INBOUND: "in-forgotten", Direction.OUTBOUND
 _ANCHOR_CHAINS: Final = (
     ("raw-prerouting", "type filter hook prerouting priority -300"),
     ("raw-output", "type filter hook output priority -300"),
-    ("mangle-prerouting", "type filter hook prerouting priority -150"),
     ("mangle-output", "type route hook output priority -150"),
     ("nat-prerouting", "type nat hook prerouting priority -100"),
     ("nat-output", "type nat hook output priority -100"),
@@ -208,7 +207,7 @@ def _parts(rule: Rule) -> tuple[str, str]:
         case SplitZone(marked=marked, zone=zone):
             return _marked(marked), f"ct original zone set {zone}"
         case KeepMark(marked=marked, connection_mark=mark):
-            return _marked(marked), _set_mark("ct", mark, marked.mask)
+            return f'oifname "lo" {_marked(marked)}', _set_mark("ct", mark, marked.mask)
         case RestoreMark(connection_mark=mark, unless=unless):
             others = f"meta mark & {unless.mask:#x} != {unless.mark:#x}"
             return f"{others} ct mark & {unless.mask:#x} == {mark:#x}", _set_mark("meta", mark, unless.mask)
