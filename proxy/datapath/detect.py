@@ -63,8 +63,12 @@ class _Detection:
     def on_drained(self, stream: Stream) -> None: ...
 
     def on_connect_failed(self, stream: Stream, reason: str) -> None:
-        """Only told once the client's bytes need a server: HTTP may go elsewhere."""
+        """Told to the client at once, as the server's own kernel would, unless a request may still go elsewhere."""
         self._server = None
+        if len(self._destination.opaque.upstreams) <= 1:
+            self._client.node.count("headgate_tcp_refused", reason="UF")
+            self._decided = True
+            self._client.close(reset=True)
 
     def on_data(self, stream: Stream, data: bytes) -> None:
         if stream is not self._client.stream:

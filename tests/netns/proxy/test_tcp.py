@@ -130,8 +130,10 @@ def test_a_client_that_comes_and_goes_without_a_word_is_forgotten_at_both_ends(m
     mesh.until(lambda: mesh.open_files() <= before, "the worker to close both ends")
 
 
-def test_a_refused_server_resets_the_client(mesh: Mesh) -> None:
-    service = mesh.service([mesh.closed_port()], Protocol.TCP)
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UNDECLARED])
+def test_a_refused_server_resets_the_silent_client(mesh: Mesh, protocol: Protocol) -> None:
+    """Undeclared: the client waits for a greeting, and learns of the refusal long before detection ends."""
+    service = mesh.service([mesh.closed_port()], protocol)
     mesh.telemetry()
     assert mesh.resets(service)
     counters = {(key.name, key.label_values): count for key, count in mesh.telemetry().counters}
