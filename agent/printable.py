@@ -6,5 +6,7 @@ def printable(text: str, limit: int = 200) -> str:
 
     Escaped, not dropped: who reads the line must see that something strange was there.
     """
+    if text.isprintable() and len(text) <= limit:
+        return text
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"

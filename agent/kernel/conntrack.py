@@ -6,11 +6,13 @@ Numbers are of linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h, nf_conntrack_
 import errno
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import Final
 
 from agent.kernel.netlink import Message, Netlink, attribute, attributes, nested
+from agent.plan import FlowKey
 from agent.pods import IPAddress
 from proxy.api.constants import INBOUND_PORT, OUTBOUND_PORT
 
@@ -61,13 +63,31 @@ def count_steered(ports: frozenset[int] = STEERED_PORTS) -> int:
 
     Raises OSError when ctnetlink cannot be read (no CAP_NET_ADMIN, or CONFIG_NF_CT_NETLINK off).
     """
-    count = 0
+    return sum(entry.alive and entry.steered_to in ports for entry in _entries())
+
+
+def other_ends() -> dict[FlowKey, FlowKey]:
+    """Of each living connection whose addresses or ports conntrack translates: the one end's socket by the other's,
+    both ways. Raises OSError as `count_steered`."""
+    ends = {}
+    for entry in _entries():
+        opener, answerer = _key(entry.original), _key(entry.reply)
+        if entry.alive and opener != (*answerer[2:], *answerer[:2]):
+            ends[opener], ends[answerer] = answerer, opener
+    return ends
+
+
+def _key(sent: Tuple) -> FlowKey:
+    return sent.source, sent.source_port, sent.destination, sent.destination_port
+
+
+def _entries() -> Iterator[Entry]:
     with Netlink(_NETLINK_NETFILTER) as netlink:
         for family in (socket.AF_INET, socket.AF_INET6):
             for data in netlink.dump(Message(_CT_GET, 0, _NFGENMSG.pack(family, 0, 0))):
                 entry = _entry(data)
-                count += entry is not None and entry.alive and entry.steered_to in ports
-    return count
+                if entry is not None:
+                    yield entry
 
 
 def find(original: Tuple) -> Entry | None:

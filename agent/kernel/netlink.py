@@ -20,6 +20,7 @@ NLM_F_DUMP: Final = NLM_F_ROOT | NLM_F_MATCH
 NLM_F_REPLACE: Final = 0x100
 NLM_F_EXCL: Final = 0x200
 NLM_F_CREATE: Final = 0x400
+NLM_F_APPEND: Final = 0x800
 NLM_F_DUMP_INTR: Final = 0x10
 
 _NLMSG_ERROR: Final = 2
@@ -62,6 +63,25 @@ class Netlink:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+
+    def transact(self, batch: bytes) -> dict[int, int]:
+        """Sends messages that `encode` made, and returns what was answered: sequence -> errno, 0 for done.
+
+        The kernel answers before the send returns (net/netlink/af_netlink.c: netlink_unicast_kernel runs the receiver),
+        so what is not there then never comes. Raises OSError when the batch does not fit the socket.
+        """
+        self._socket.send(batch)
+        self._socket.setblocking(False)
+        results: dict[int, int] = {}
+        try:
+            while True:
+                for kind, _, sequence, payload in self._receive():
+                    if kind == _NLMSG_ERROR:
+                        results[sequence] = results.get(sequence, 0) or -_ERROR.unpack_from(payload)[0]
+        except BlockingIOError:
+            return results
+        finally:
+            self._socket.settimeout(_ANSWER_TIMEOUT_S)
 
     def commit(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Sends all in one call; the errno of each in order, 0 for done. One that fails does not stop the next."""
@@ -113,9 +133,7 @@ class Netlink:
 
     def _encode(self, kind: int, flags: int, payload: bytes) -> bytes:
         self._sequence += 1
-        length = _HEADER.size + len(payload)
-        header = _HEADER.pack(length, kind, flags | NLM_F_REQUEST, self._sequence, 0)
-        return header + payload + bytes(-length % 4)
+        return encode(Message(kind, flags, payload), self._sequence)
 
     def _receive(self) -> Iterator[tuple[int, int, int, memoryview]]:
         data = memoryview(self._socket.recv(_BUFFER_BYTES))
@@ -133,6 +151,13 @@ def _raise_errno(payload: memoryview) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def encode(message: Message, sequence: int) -> bytes:
+    """struct nlmsghdr and payload, with the padding."""
+    length = _HEADER.size + len(message.payload)
+    header = _HEADER.pack(length, message.kind, message.flags | NLM_F_REQUEST, sequence, 0)
+    return header + message.payload + bytes(-length % 4)
+
+
 def attribute(kind: int, data: bytes) -> bytes:
     """struct nlattr with its padding."""
     length = _ATTRIBUTE.size + len(data)
@@ -146,11 +171,15 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 
 def attributes(data: bytes) -> dict[int, bytes]:
     """Attribute type -> data; of one type given twice, the last. What is cut short ends the reading."""
-    found: dict[int, bytes] = {}
-    while len(data) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data)
-        if not _ATTRIBUTE.size <= length <= len(data):
+    return dict(attribute_list(data))
+
+
+def attribute_list(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and data of each attribute, in order. What is cut short ends the reading."""
+    offset, end = 0, len(data)
+    while offset + _ATTRIBUTE.size <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size or offset + length > end:
             break
-        found[kind & _NLA_TYPE_MASK] = data[_ATTRIBUTE.size : length]
-        data = data[(length + 3) & ~3 :]
-    return found
+        yield kind & _NLA_TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3

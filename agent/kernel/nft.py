@@ -5,23 +5,29 @@ each call makes its own and lets it go before it returns (reference/feasibility.
 """
 
 import functools
-import json
 import os
 import re
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
 import nftables
 
-from agent.kernel.netns import leave_for_scratch
+from agent.kernel.netlink import Netlink, attribute, attribute_list, attributes
+from agent.kernel.nft_messages import GETRULE, NETLINK_NETFILTER, NFPROTO_INET, dump
 from agent.kernel.refused import KernelRefused
+from agent.kernel.scratch import in_scratch
 from agent.printable import printable
 
 COMMENT_PREFIX: Final = "headgate:"
 TABLE: Final = "headgate"
+
+_RULE_TABLE, _RULE_EXPRESSIONS, _RULE_USERDATA = 1, 4, 7  # linux/netfilter/nf_tables.h
+_EXPR_NAME, _EXPR_DATA = 1, 2
+_NAMED_COUNTER: Final = attribute(_EXPR_NAME, b"counter\0")
+_COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
+_UDATA_COMMENT: Final = 0  # libnftnl/udata.h: NFTNL_UDATA_RULE_COMMENT
 
 _TABLE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _MISSING: Final = "No such file or directory"
@@ -59,13 +65,25 @@ def list_table(name: str) -> str | None:
         return session.list(name)
 
 
-def list_counters(table: str = TABLE) -> tuple[RuleCounter, ...]:
-    """The counters of `inet TABLE`, in the rules' own order; empty when there is no such table."""
+def list_ruleset() -> str:
+    """Everything that nftables holds in the namespace, counter values and the elements of sets included.
+    Raises KernelRefused."""
     with closing(_Session()) as session:
-        session.as_json()
-        session.terse()
-        output = session.list(table)
-    return () if output is None else tuple(_counters(json.loads(output)))
+        status, output, error = session.run("list ruleset")
+    if status != 0:
+        raise KernelRefused("nft list ruleset", printable(error, _ERROR_CHARACTERS), _remedy(error))
+    return output
+
+
+def list_counters(table: str = TABLE) -> tuple[RuleCounter, ...]:
+    """The counters of `inet TABLE`, in the rules' own order; empty when there is no such table. Raises OSError.
+
+    Read as the kernel's messages: each minute every pod is asked, and libnftables takes twice the time and more memory.
+    """
+    of_table = attribute(_RULE_TABLE, table.encode() + b"\0")
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        rules = dump(netlink, GETRULE, of_table, NFPROTO_INET)
+        return tuple(counter for _, data in rules if (counter := _counter(attributes(data))) is not None)
 
 
 def expected_listing(script: str, table: str = TABLE) -> str:
@@ -80,25 +98,15 @@ def expected_listing(script: str, table: str = TABLE) -> str:
 
 @functools.lru_cache(maxsize=_EXPECTED_SCRIPTS)
 def _expected(script: str, table: str) -> str:
-    outcome: list[str | BaseException | None] = []
-
-    def load() -> None:
-        try:
-            leave_for_scratch()
-            apply(script)
-            outcome.append(list_table(table))
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=load, name="nft-scratch")
-    thread.start()
-    thread.join()
-    (result,) = outcome
-    if isinstance(result, BaseException):
-        raise result
-    if result is None:
+    listing = in_scratch(_load_and_list, script, table)
+    if listing is None:
         raise KernelRefused(f"nft list table inet {table}", "the script makes no such table", "a fault of the plan")
-    return result
+    return listing
+
+
+def _load_and_list(script: str, table: str) -> str | None:
+    apply(script)
+    return list_table(table)
 
 
 class _Session:
@@ -128,9 +136,6 @@ class _Session:
     def stateless(self) -> None:
         self._nft.set_stateless_output(True)
 
-    def as_json(self) -> None:
-        self._nft.set_json_output(True)
-
     def terse(self) -> None:
         """Leaves out the elements of named sets."""
         self._nft.set_terse_output(True)
@@ -148,16 +153,30 @@ class _Session:
         raise KernelRefused(f"nft {command}", printable(error, _ERROR_CHARACTERS), _remedy(error))
 
 
-def _counters(listing: dict[str, Any]) -> Iterator[RuleCounter]:
-    for entry in listing.get("nftables", ()):
-        rule = entry.get("rule")
-        if rule is None or not str(rule.get("comment", "")).startswith(COMMENT_PREFIX):
+def _counter(rule: dict[int, bytes]) -> RuleCounter | None:
+    """None for a rule without our comment, or without a counter."""
+    comment = _comment(rule.get(_RULE_USERDATA, b""))
+    if not comment.startswith(COMMENT_PREFIX):
+        return None
+    for _, expression in attribute_list(rule.get(_RULE_EXPRESSIONS, b"")):
+        if _NAMED_COUNTER not in expression:  # the usual one, and cheap to tell
             continue
-        rule_id = printable(rule["comment"].removeprefix(COMMENT_PREFIX))
-        for expression in rule.get("expr", ()):
-            counter = expression.get("counter") if isinstance(expression, dict) else None
-            if isinstance(counter, dict):
-                yield RuleCounter(rule_id, int(counter["packets"]), int(counter["bytes"]))
+        parts = attributes(expression)
+        if parts.get(_EXPR_NAME) == b"counter\0":
+            counted = attributes(parts[_EXPR_DATA])
+            packets, octets = (int.from_bytes(counted[kind], "big") for kind in (_COUNTER_PACKETS, _COUNTER_BYTES))
+            return RuleCounter(printable(comment.removeprefix(COMMENT_PREFIX)), packets, octets)
+    return None
+
+
+def _comment(userdata: bytes) -> str:
+    """What nft keeps with a rule: type, length and value of one byte, one byte and length (libnftnl udata.h)."""
+    while len(userdata) > 2:
+        kind, length = userdata[0], userdata[1]
+        if kind == _UDATA_COMMENT:
+            return userdata[2 : 2 + length].rstrip(b"\0").decode("utf-8", "replace")
+        userdata = userdata[2 + length :]
+    return ""
 
 
 _ERROR_PLACE: Final = re.compile(r"^[^:\n]*:(\d+):[\d-]+: (Error: [^\n]*)", re.MULTILINE)

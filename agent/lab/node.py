@@ -7,6 +7,7 @@ with Lab(default_spec()) as lab:
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import subprocess
@@ -31,6 +32,9 @@ from proxy.api.constants import ADMIN_SOCKET, PROXY_ADMIN_SOCKET, PROXY_READY_PO
 READY_TIMEOUT_S: Final = 20.0
 POLL_S: Final = 0.02
 _PROVED: Final = "proved"
+_NOT_YET: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+"""No listener yet; or not even a local route: the kernel adds an IPv6 address's from a work queue (addrconf_dad_work),
+which a busy machine leaves waiting."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -332,9 +336,12 @@ class Lab:
                 continue
             deadline = time.monotonic() + READY_TIMEOUT_S
             while True:
-                with suppress(ConnectionRefusedError):
+                try:
                     pod.netns.connect(address, port).close()
                     break
+                except OSError as error:
+                    if error.errno not in _NOT_YET:
+                        raise
                 if child.poll() is not None or time.monotonic() > deadline:
                     raise LabError(f"{name} does not accept on {address} port {port}:\n{_tail(self.log(name))}")
                 time.sleep(POLL_S)

@@ -1,7 +1,9 @@
 """TCP connections as addresses and ports, and which of them lie outside the mesh."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from agent.pods import IPAddress
 from proxy.api.constants import MARK_MASK, PROXY_MARK
@@ -29,12 +31,22 @@ class FlowTuple:
 FlowKey = tuple[IPAddress, int, IPAddress, int]
 
 
-def outside_the_mesh(flows: Iterable[FlowTuple], steered_ports: frozenset[int]) -> frozenset[FlowKey]:
+OtherEnds = Mapping[FlowKey, FlowKey]
+"""Of a translated connection: what the socket at its other end is, if that is here. Both ends are keys."""
+
+_UNTRANSLATED: Final[OtherEnds] = MappingProxyType({})
+
+
+def outside_the_mesh(
+    flows: Iterable[FlowTuple], steered_ports: frozenset[int], other_ends: OtherEnds = _UNTRANSLATED
+) -> frozenset[FlowKey]:
     """The connections that were not led through the proxy, out of all that the namespace holds.
 
-    Left out are: the proxy's own sockets (its mark, its ports); connections whose both ends are here, which covers the
-    application's end of a transparent upstream (loopback never needs the set); and the application's end of a
-    steered outbound connection, whose address and port appear as the peer of a socket on a port of the proxy.
+    Left out are: the proxy's own sockets (its mark, its ports); connections whose both ends are here, as the sockets or
+    conntrack (`other_ends`) tell, which covers the application's end of a transparent upstream (loopback never needs
+    the set); and the application's end of a steered outbound connection, whose address and port appear as the peer of
+    a socket on a port of the proxy: as a rule, for conntrack shows the proxy another port when an ended connection
+    from the same one to elsewhere is remembered still (B38), and then only `other_ends` knows.
     """
     known = tuple(flows)
     keys = {flow.key for flow in known}
@@ -45,6 +57,7 @@ def outside_the_mesh(flows: Iterable[FlowTuple], steered_ports: frozenset[int]) 
         if flow.local_port not in steered_ports
         and not _is_proxys(flow)
         and (flow.remote, flow.remote_port, flow.local, flow.local_port) not in keys
+        and other_ends.get(flow.key) not in keys
         and (flow.local, flow.local_port) not in steered_clients
     )
 
@@ -54,17 +67,19 @@ def opened_meanwhile(
     after: Iterable[FlowTuple],
     again: Iterable[FlowTuple],
     steered_ports: frozenset[int],
+    other_ends: OtherEnds = _UNTRANSLATED,
 ) -> frozenset[FlowKey]:
     """Connections that opened between the first reading and the transaction, and so were not captured.
 
     `after` and `again` are two readings in succession, both begun after the transaction. A reading is no snapshot:
     `after` may show the application's end of a connection captured a moment ago and not yet the proxy's. By the time
-    `again` begins, the proxy's end exists; so what both readings call unsteered is unsteered.
+    `again` begins, the proxy's end exists; so what both readings call unsteered is unsteered. `other_ends` is read
+    last, for the same reason.
     """
-    first = outside_the_mesh(after, steered_ports) - before
+    first = outside_the_mesh(after, steered_ports, other_ends) - before
     if not first:
         return first
-    return first & outside_the_mesh(again, steered_ports)
+    return first & outside_the_mesh(again, steered_ports, other_ends)
 
 
 def _is_proxys(flow: FlowTuple) -> bool:

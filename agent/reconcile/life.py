@@ -15,7 +15,7 @@ class State(Enum):
     INSTALLED = "installed"
     PROVED = "proved"
     PENDING = "pending"  # waits for the proxy; tried again every retry_s
-    FAILED = "failed"  # cannot be enrolled as it is; stays as it was, looked at again every recheck_s
+    FAILED = "failed"  # cannot be enrolled as it is; stays as it was, looked at again, less and less often
     LEAVING = "leaving"
     DISABLED = "disabled"  # its label keeps it out of the mesh
     GONE = "gone"
@@ -30,10 +30,15 @@ class Timer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LifeSettings:
-    """Seconds. `retry_s`: ztunnel's pace for pending workloads (inpod statemanager, 5 s); the others are DESIGN 5's."""
+    """Seconds. `retry_s`: ztunnel's pace for pending workloads (inpod statemanager, 5 s); the others are DESIGN 5's.
+
+    A failed pod is looked at again after `first_recheck_s`, then after twice as long each time, up to `recheck_s`: a
+    namespace is often named before its address is there, and kubelet restarts a container after seconds.
+    """
 
     plan: PlanSettings = field(default_factory=PlanSettings)
     retry_s: float = 5.0
+    first_recheck_s: float = 1.0
     recheck_s: float = 60.0
     prove_every_s: float = 60.0
     prove_again_s: float = 5.0
@@ -81,6 +86,7 @@ class Life:
     drain_left_s: float = 0.0
     ending: State | None = None  # while LEAVING: DISABLED or GONE
     successor: "Seen | None" = None  # while LEAVING: same pod, other namespace
+    failures: int = 0  # one after the other, since it was installed or told anew
 
 
 # ── Events ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -54,6 +54,8 @@ from agent.reconcile.life import (
 )
 
 _OVER: Final = frozenset({State.GONE})
+_MOST_DOUBLINGS: Final = 12
+"""From a second to more than an hour: longer than any recheck_s of use."""
 _NO_PROXY: Final = "no proxy is connected to the agent's zds.sock: is `headgate proxy` running on this node?"
 
 
@@ -127,7 +129,8 @@ def _proxy_absent(life: Life, event: ProxyAbsent, settings: LifeSettings) -> Ste
 
 
 def _installed(life: Life, event: Installed, settings: LifeSettings) -> Step:
-    return replace(life, state=State.INSTALLED, installed=True, reason="redirection is not proved yet"), (Prove(),)
+    unproved = "redirection is not proved yet"
+    return replace(life, state=State.INSTALLED, installed=True, reason=unproved, failures=0), (Prove(),)
 
 
 def _refused(life: Life, event: Refused, settings: LifeSettings) -> Step:
@@ -157,7 +160,7 @@ def _prove(life: Life, event: ProveNow, settings: LifeSettings) -> Step:
 def _seen(life: Life, event: Seen, settings: LifeSettings) -> Step:
     if event.netns_id != life.netns_id:
         return _superseded(life, event)
-    known = replace(life, pod=event.pod, netns_path=event.netns_path)
+    known = replace(life, pod=event.pod, netns_path=event.netns_path, failures=0)
     if not wants_mesh(event.pod):
         return (known, ()) if known.state is State.DISABLED else _leave(known, State.DISABLED, settings)
     if known.state in (State.LEAVING, State.DISABLED, State.FAILED):
@@ -269,7 +272,9 @@ def _disabled(life: Life) -> Life:
 
 def _fail(life: Life, reason: str, settings: LifeSettings) -> Step:
     """What was wrong may be put right in the namespace without anybody telling: look again later."""
-    return _wake(replace(life, state=State.FAILED, reason=reason), Timer.RECHECK, settings.recheck_s)
+    after_s = min(settings.recheck_s, settings.first_recheck_s * 2 ** min(life.failures, _MOST_DOUBLINGS))
+    failed = replace(life, state=State.FAILED, reason=reason, failures=life.failures + 1)
+    return _wake(failed, Timer.RECHECK, after_s)
 
 
 def _wake(life: Life, timer: Timer, after_s: float) -> Step:

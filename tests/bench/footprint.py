@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from agent.kernel import iproute, nft
+from agent.kernel import iproute, nft_replay
 from agent.kernel.netns import NetnsThreads, open_netns
 from agent.lab.figures import percentile
 from agent.lab.node import Lab, LabPod
@@ -86,7 +86,7 @@ async def _install_each(pods: Sequence[LabPod]) -> list[int]:
 def _rules(plan: RedirectPlan) -> None:
     """nft and ip rule, nothing else."""
     iproute.ensure_return_path(plan.return_path)
-    nft.apply(install_script(plan, (), replace=False))
+    nft_replay.apply_fresh(install_script(plan, (), replace=False))
 
 
 async def _install_all(pods: Sequence[LabPod]) -> float:

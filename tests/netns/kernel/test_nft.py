@@ -1,6 +1,7 @@
 """nftables inside a namespace: one transaction, read back, counted, refused with the line that is wrong."""
 
 import gc
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -166,3 +167,25 @@ def test_b46_threads_in_many_namespaces_at_once_do_not_disturb_each_other() -> N
     finally:
         for pod in pods:
             pod.__exit__()
+
+
+def test_counters_are_those_that_nft_lists() -> None:
+    """Read from the kernel's messages here, by nft there; also past a set in the rule."""
+    script = STEER + (
+        "add set inet headgate some { type ipv4_addr; }\n"
+        'add rule inet headgate prerouting ip saddr @some counter packets 7 bytes 9 drop comment "headgate:set"\n'
+        'add rule inet headgate prerouting ip saddr @some drop comment "headgate:uncounted"\n'
+    )
+    with pod_and_node() as (pod, node):
+        pod.run(nft.apply, script)
+        node.run(_knock)
+        listed = json.loads(pod.shell("nft", "-j", "list", "table", "inet", "headgate"))["nftables"]
+        rules = [entry["rule"] for entry in listed if "rule" in entry]
+        wanted = [
+            RuleCounter(rule["comment"].removeprefix("headgate:"), counter["packets"], counter["bytes"])
+            for rule in rules
+            for expression in rule["expr"]
+            if (counter := expression.get("counter"))
+        ]
+        assert pod.run(nft.list_counters) == tuple(wanted)
+        assert RuleCounter("set", 7, 9) in wanted and "uncounted" not in {counter.rule_id for counter in wanted}

@@ -52,7 +52,7 @@ def test_B31_a_port_of_ours_that_is_taken_fails_before_any_rule_and_names_port_a
     story = told().hears(taken)
     assert story.state == "failed"
     assert "port 15006 is taken by process 4711 (envoy)" in story.life.reason
-    assert story.did == [Inspect(), Wake(Timer.RECHECK, 60.0)]
+    assert story.did == [Inspect(), Wake(Timer.RECHECK, 1.0)]
 
 
 def test_a_taken_port_whose_process_cannot_be_seen_is_said_so() -> None:
@@ -64,6 +64,21 @@ def test_a_failed_pod_is_looked_at_again_and_enrolled_once_the_port_is_free() ->
     story = told().hears(Inspected(Inspection(POD.addresses, (PortConflict(15006, 1, "x"),))))
     assert story.hears(Due(Timer.RECHECK)).last == (Inspect(),)
     assert story.hears(FOUND, Acked(), Installed(), PROVED).state == "proved"
+
+
+def test_a_failed_pod_is_looked_at_less_and_less_often_until_it_is_told_anew() -> None:
+    homeless = Inspected(Inspection(()))
+    story = told().hears(homeless)
+    waited = [story.last]
+    for _ in range(7):
+        waited.append(story.hears(Due(Timer.RECHECK), homeless).last)
+    assert waited == [(Wake(Timer.RECHECK, after_s),) for after_s in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0)]
+    assert story.hears(SEEN, homeless).last == (Wake(Timer.RECHECK, 1.0),)
+
+
+def test_failures_before_an_install_do_not_count_for_those_after_it() -> None:
+    story = told().hears(Inspected(Inspection(())), Due(Timer.RECHECK), FOUND, Acked(), Installed(), PROVED)
+    assert story.hears(NetnsLost("gone")).last == (Withdraw(), Wake(Timer.RECHECK, 1.0))
 
 
 def test_B47_a_namespace_without_the_pods_address_is_refused() -> None:
@@ -85,7 +100,7 @@ def test_a_pod_of_unknown_addresses_is_taken_at_its_sources_word() -> None:
 def test_B47_the_nodes_own_namespace_is_refused() -> None:
     story = told().hears(NetnsUnfit("is the agent's own, the node's"))
     assert (story.state, story.life.reason) == ("failed", "is the agent's own, the node's")
-    assert story.did == [Inspect(), Wake(Timer.RECHECK, 60.0)]
+    assert story.did == [Inspect(), Wake(Timer.RECHECK, 1.0)]
 
 
 def test_an_annotation_that_cannot_be_honoured_fails_with_key_and_value() -> None:
@@ -124,7 +139,7 @@ def test_a_timer_of_an_earlier_state_is_no_reason_to_act() -> None:
 def test_rules_that_the_kernel_refuses_take_the_announcement_back() -> None:
     story = told().hears(FOUND, Acked(), Refused("nft transaction: no such expression"))
     assert story.state == "failed" and "no such expression" in story.life.reason
-    assert story.last == (Withdraw(), Wake(Timer.RECHECK, 60.0))
+    assert story.last == (Withdraw(), Wake(Timer.RECHECK, 1.0))
     assert not story.life.announced and not story.life.installed
 
 
@@ -157,7 +172,7 @@ def test_a_proxy_that_comes_back_is_proved_again_and_one_that_refuses_leaves_the
 
 def test_a_namespace_that_vanishes_takes_the_announcement_with_it() -> None:
     story = enrolled().hears(NetnsLost("/run/netns/web is not there"))
-    assert (story.state, story.last) == ("failed", (Withdraw(), Wake(Timer.RECHECK, 60.0)))
+    assert (story.state, story.last) == ("failed", (Withdraw(), Wake(Timer.RECHECK, 1.0)))
     assert not story.life.installed and "not there" in story.life.reason
 
 

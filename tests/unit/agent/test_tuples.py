@@ -35,6 +35,21 @@ def test_the_applications_end_of_a_steered_connection_is_not(pod: str, peer: str
 
 
 @FAMILIES
+def test_b38_what_conntrack_gave_another_port_is_known_by_its_other_end(pod: str, peer: str, loopback: str) -> None:
+    application, proxy = flow(pod, 40000, peer, 80), flow(loopback, 15001, pod, 40001, 0x539)
+    assert outside_the_mesh([application, proxy], STEERED) == {key(application)}
+    ends = {key(application): key(proxy), key(proxy): key(application)}
+    assert outside_the_mesh([application, proxy], STEERED, ends) == frozenset()
+    assert opened_meanwhile(frozenset(), [application], [application, proxy], STEERED, ends) == frozenset()
+
+
+@FAMILIES
+def test_translated_to_elsewhere_is_outside_all_the_same(pod: str, peer: str, loopback: str) -> None:
+    one, elsewhere = flow(pod, 40000, peer, 80), flow("10.9.9.9", 8080, pod, 40000)
+    assert outside_the_mesh([one], STEERED, {key(one): key(elsewhere)}) == {key(one)}
+
+
+@FAMILIES
 def test_a_steered_inbound_connection_and_its_transparent_upstream_are_not(pod: str, peer: str, loopback: str) -> None:
     downstream = flow(pod, 15006, peer, 50000, 0x539)
     upstream, application = flow(peer, 33000, pod, 8080, 0x539), flow(pod, 8080, peer, 33000)
