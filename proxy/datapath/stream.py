@@ -129,6 +129,8 @@ class Stream:
             if code:
                 self._connect_failed(code)
                 return
+            if not events & WRITABLE:
+                return  # of the connection that had this descriptor before, closed in this turn
             self._connecting = False
             self._listen_for()
             self.owner.on_connected(self)

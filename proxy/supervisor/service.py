@@ -19,6 +19,7 @@ from proxy.model.workload import UNKNOWN
 from proxy.settings import ProxySettings
 from proxy.supervisor.admin import AdminServers, Questions
 from proxy.supervisor.agent_link import ProofReporter, ZdsClient
+from proxy.supervisor.orphans import OrphanWatch
 from proxy.supervisor.pods import PendingPod, Pods, ServedPod
 from proxy.supervisor.policy_watch import PolicyWatch
 from proxy.supervisor.workers import WORKER_COMMAND, Worker, raise_descriptor_limit
@@ -84,6 +85,7 @@ class Supervisor:
         self._policy_thread = ThreadPoolExecutor(1, "policy")
         self.policy = PolicyWatch(settings.config_dir, self._policy_thread, self._policy_compiled)
         self.zds = ZdsClient(settings.run_dir / ZDS_SOCKET, self.pods, self._agent_changed)
+        self._orphans = OrphanWatch(self.pods, lambda: self.zds.connected)
         self._proofs = ProofReporter(settings.run_dir / OBJECTS_SOCKET)
         self._page = MetricsPage(_version())
         self._reports: dict[tuple[int, int], asyncio.Future[None]] = {}
@@ -118,6 +120,7 @@ class Supervisor:
             self.policy.run,
             self.zds.run,
             self._proofs.run,
+            self._orphans.run,
             self._collect,
         )
         try:

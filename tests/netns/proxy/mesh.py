@@ -91,7 +91,7 @@ class Mesh:
         self._listeners: dict[str, PodListeners] = {}
         self._addresses: dict[str, tuple[str, str]] = {}
         self._opened: list[Wire | Server] = []
-        self._received: list[FromWorker] = []
+        self._received: list[FromWorker | ToWorker] = []
         self._next_port = 20000
         self._next_service = 0
         self._requests = 0
@@ -428,6 +428,10 @@ class Mesh:
     def peak_memory(self) -> int:
         status = Path(f"/proc/{self.worker_pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+    def processor_time_s(self) -> float:
+        fields = Path(f"/proc/{self.worker_pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def open_files(self) -> int:
         return len(list(Path(f"/proc/{self.worker_pid}/fd").iterdir()))

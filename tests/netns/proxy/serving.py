@@ -16,7 +16,7 @@ class Answering:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        self._start(self._accept)
+        self._start(threading.Thread(target=self._accept))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -24,14 +24,14 @@ class Answering:
         for thread in self._threads:
             thread.join()
 
-    def _start(self, target: object, *args: object) -> None:
-        self._threads.append(threading.Thread(target=target, args=args))  # type: ignore[arg-type]
-        self._threads[-1].start()
+    def _start(self, thread: threading.Thread) -> None:
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self) -> None:
         try:
             while True:
-                self._start(self._serve, self.server.accept())
+                self._start(threading.Thread(target=self._serve, args=[self.server.accept()]))
         except OSError:  # interrupted
             return
 

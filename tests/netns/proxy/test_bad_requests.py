@@ -100,7 +100,6 @@ def test_a_body_that_turns_unsound_between_two_tries_is_refused_and_not_tried_ag
     for client in clients:
         client.send(CHUNKED + b"3\r\nabc\r\n")
     mesh.turn()
-    mesh.telemetry()
     for client in clients:
         client.send(b"zz\r\n")
         assert client.refused() == (400, "DPE")

@@ -335,7 +335,6 @@ def test_a_client_that_leaves_while_the_server_is_tried_again_is_no_longer_serve
     for client in clients:
         client.send(get())
     mesh.turn()
-    mesh.telemetry()
     for client in clients:
         client.close()
     mesh.watch(0.7)

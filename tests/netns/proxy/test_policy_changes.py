@@ -1,6 +1,7 @@
 """Splits, and policy that changes under living connections: new requests follow it, nothing is cut."""
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,14 +9,14 @@ from proxy.model.routing import Protocol
 from proxy.policy.split import max_deviation
 from tests.netns.proxy.mesh import Mesh, Subset
 from tests.netns.proxy.serving import Answering
-from tests.netns.proxy.wire import get, ok, post
+from tests.netns.proxy.wire import Server, Wire, get, ok, post
 
 
-def ask(mesh: Mesh, client: object, times: int) -> list[bytes]:
+def ask(mesh: Mesh, client: Wire, times: int) -> list[bytes]:
     answers = []
     for _ in range(times):
-        client.send(get())  # type: ignore[attr-defined]
-        answers.append(client.answer()[2])  # type: ignore[attr-defined]
+        client.send(get())
+        answers.append(client.answer()[2])
     return answers
 
 
@@ -49,10 +50,10 @@ def test_endpoints_of_a_backend_share_its_requests_by_load(mesh: Mesh) -> None:
     assert [len(server.accepted) for server in servers] == [10, 10]
 
 
-def _accept_all(server: object) -> int:
-    while server.has_caller():  # type: ignore[attr-defined]
-        server.accept()  # type: ignore[attr-defined]
-    return len(server.accepted)  # type: ignore[attr-defined]
+def _accept_all(server: Server) -> int:
+    while server.has_caller():
+        server.accept()
+    return len(server.accepted)
 
 
 def test_a_living_connection_follows_new_policy_with_its_next_request(mesh: Mesh) -> None:
@@ -135,7 +136,7 @@ def test_weights_moved_under_load_fail_no_request(mesh: Mesh) -> None:
 
 
 @pytest.fixture
-def leaving(mesh: Mesh) -> object:
+def leaving(mesh: Mesh) -> Iterator[Mesh]:
     """`client` comes back after the test."""
     yield mesh
     mesh.close_all()

@@ -1,0 +1,162 @@
+"""What is remembered of a destination, and what a new policy generation renews."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from proxy.datapath.destinations import MAX_CLIENTS_REMEMBERED, Destination, Pool, destination_of
+from proxy.datapath.pod import Pod
+from proxy.datapath.upstream import Upstream
+from proxy.model.address import SocketAddress
+from proxy.model.direction import Direction
+from proxy.model.routing import (
+    DEFAULT_RETRY,
+    Backend,
+    Endpoint,
+    HttpRule,
+    InboundPort,
+    Protocol,
+    ServiceName,
+    ServicePort,
+    WeightedBackend,
+)
+from proxy.model.snapshot import PolicySnapshot
+from proxy.model.workload import NOBODY, Workload
+from tests.unit.proxy_datapath.doubles import NO_POLICY, served_pod
+
+VIP = SocketAddress("10.96.0.1", 80)
+WEB = ServiceName("default", "web", "web.default.svc.cluster.local")
+
+
+@pytest.fixture
+def pod() -> Iterator[Pod]:
+    with served_pod() as made:
+        yield made
+
+
+def policy(*hosts: str, protocol: Protocol = Protocol.HTTP) -> PolicySnapshot:
+    endpoints = tuple(Endpoint(SocketAddress(host, 8080), NOBODY) for host in hosts)
+    backend = Backend(WEB, 80, "", endpoints)
+    rule = HttpRule("default", (WeightedBackend(1, backend),), DEFAULT_RETRY)
+    return replace(NO_POLICY, services={VIP: ServicePort(WEB, 80, protocol, backend, (rule,))})
+
+
+def outbound(pod: Pod, snapshot: PolicySnapshot) -> Destination:
+    return destination_of(pod, Direction.OUTBOUND, VIP, snapshot)
+
+
+def test_a_destination_is_looked_up_once_for_each_generation(pod: Pod) -> None:
+    first = policy("10.77.0.3")
+    made = outbound(pod, first)
+    assert outbound(pod, first) is made
+    assert outbound(pod, policy("10.77.0.3")) is made, "an equal policy changes nothing"
+    assert outbound(pod, policy("10.77.0.4")) is not made
+
+
+def test_upstreams_of_endpoints_that_stay_are_kept_and_the_others_retired(pod: Pod) -> None:
+    before = outbound(pod, policy("10.77.0.3", "10.77.0.4")).opaque.upstreams
+    after = outbound(pod, policy("10.77.0.4", "10.77.0.5")).opaque.upstreams
+    assert after[0] is before[1]
+    assert before[0].retired and not before[1].retired
+
+
+def test_a_split_goes_on_where_it_was_only_while_its_policy_stays(pod: Pod) -> None:
+    made = outbound(pod, policy("10.77.0.3"))
+    point = made.rules[0].point
+    assert outbound(pod, policy("10.77.0.3")).rules[0].point == point
+
+
+@pytest.mark.parametrize(("port", "protocol"), [(80, Protocol.UNDECLARED), (5432, Protocol.TCP), (3306, Protocol.TCP)])
+def test_what_nobody_declares_is_tcp_on_the_default_opaque_ports(pod: Pod, port: int, protocol: Protocol) -> None:
+    place = SocketAddress("10.77.0.9", port)
+    for direction in Direction:
+        assert destination_of(pod, direction, place, NO_POLICY).protocol is protocol
+
+
+def test_a_declared_protocol_wins_over_the_port_number(pod: Pod) -> None:
+    place = SocketAddress("10.77.0.2", 5432)
+    declared = replace(NO_POLICY, inbound={place: InboundPort(WEB, Protocol.HTTP)})
+    assert destination_of(pod, Direction.INBOUND, place, declared).protocol is Protocol.HTTP
+
+
+def test_an_unknown_destination_leads_to_itself(pod: Pod) -> None:
+    place = SocketAddress("192.0.2.7", 80)
+    made = destination_of(pod, Direction.OUTBOUND, place, NO_POLICY)
+    assert [upstream.address for upstream in made.opaque.upstreams] == [place]
+    assert made.rules[0].pools[0] is made.opaque
+
+
+# ── Inbound: one upstream for each client ───────────────────────────────────────────────────────────────────────────
+
+
+def inbound(pod: Pod, snapshot: PolicySnapshot = NO_POLICY) -> Destination:
+    return destination_of(pod, Direction.INBOUND, SocketAddress("10.77.0.2", 8080), snapshot)
+
+
+def test_each_client_is_spoken_for_by_its_own_address(pod: Pod) -> None:
+    made = inbound(pod)
+    one, other = made.inbound_upstream("10.77.0.3"), made.inbound_upstream("fd77::3")
+    assert (one.source, other.source) == ("10.77.0.3", "fd77::3")
+    assert made.inbound_upstream("10.77.0.3") is one
+    assert made.inbound_upstream("10.77.0.2").source is None, "the pod itself needs no transparent socket"
+
+
+def test_an_address_that_changes_hands_is_another_client(pod: Pod) -> None:
+    before = inbound(pod).inbound_upstream("10.77.0.3")
+    newcomer = Workload("default", "new", "new", "default", "new", "v1", "new", "v1", (), ("10.77.0.3",))
+    after = inbound(pod, replace(NO_POLICY, workloads={"10.77.0.3": newcomer})).inbound_upstream("10.77.0.3")
+    assert after is not before
+    assert before.retired
+    assert after.peer is newcomer
+
+
+def test_clients_are_forgotten_when_there_are_many_but_never_a_busy_one(pod: Pod) -> None:
+    made = inbound(pod)
+    busy = made.inbound_upstream("10.0.0.1")
+    busy.active = 1
+    for number in range(MAX_CLIENTS_REMEMBERED + 10):
+        made.inbound_upstream(f"10.1.{number // 256}.{number % 256}")
+    assert len(made.clients) <= MAX_CLIENTS_REMEMBERED
+    assert made.inbound_upstream("10.0.0.1") is busy
+
+
+# ── Choosing ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pool(pod: Pod, *active: int) -> Pool:
+    upstreams = []
+    for number, count in enumerate(active):
+        place = SocketAddress(f"10.77.1.{number}", 80)
+        upstreams.append(Upstream(pod, Direction.OUTBOUND, place, WEB, NOBODY, NOBODY))
+        upstreams[-1].active = count
+    return Pool("web", tuple(upstreams))
+
+
+def chosen(made: Pool, besides: Upstream | None = None, times: int = 3000) -> list[int]:
+    chance = random.Random(7)
+    counts = [0] * len(made.upstreams)
+    for _ in range(times):
+        upstream = made.choose(chance, besides)
+        assert upstream is not None
+        counts[made.upstreams.index(upstream)] += 1
+    return counts
+
+
+def test_equally_loaded_endpoints_get_equal_shares(pod: Pod) -> None:
+    assert all(900 < count < 1100 for count in chosen(pool(pod, 2, 2, 2)))
+
+
+def test_the_busiest_of_three_is_never_the_better_of_two(pod: Pod) -> None:
+    counts = chosen(pool(pod, 0, 1, 5))
+    assert counts[2] == 0
+    assert 1850 < counts[0] < 2150, "it wins two of three pairs"
+
+
+def test_the_endpoint_that_failed_is_avoided_while_there_is_another(pod: Pod) -> None:
+    two = pool(pod, 9, 0)
+    assert chosen(two, besides=two.upstreams[1], times=50) == [50, 0]
+    one = pool(pod, 0)
+    assert one.choose(random.Random(1), one.upstreams[0]) is one.upstreams[0]
+    assert pool(pod).choose(random.Random(1)) is None
