@@ -5,7 +5,8 @@ that means nothing in a state changes nothing. Order is the point of this module
 
 - inspected before announced: a port of ours that is taken, or a foreign namespace, leaves the pod as it was;
 - announced before installed: no rule leads a running pod's traffic to a port where nobody listens;
-- drained before removed, removed before withdrawn: the proxy keeps its sockets while anything is steered to them.
+- drained before removed, removed before withdrawn: the proxy keeps its sockets while anything is steered to them,
+  unless the drain's time is over: then it closes what is left, before that loses its translation.
 
 `ANYWHERE` says which events are answered in every state, `TABLE` which ones a state answers besides.
 """
@@ -220,8 +221,12 @@ def _drained(life: Life, event: Drained, settings: LifeSettings) -> Step:
 
 
 def _steered_left(life: Life, event: SteeredLeft, settings: LifeSettings) -> Step:
-    if life.plan is not None and (event.count == 0 or life.drain_left_s <= 0):
+    if life.plan is not None and event.count == 0:
         return replace(life, reason="", timer=None), (Remove(life.plan),)
+    if life.plan is not None and life.drain_left_s <= 0:
+        # What is left is closed by the proxy while it is still translated: without rules it would go on in clear.
+        over = replace(life, announced=False, reason="", timer=None)
+        return over, (Withdraw(),) if life.announced else (Remove(life.plan),)
     draining = replace(
         life,
         reason=f"{event.count} steered connections are alive, {life.drain_left_s:.0f} s left",
@@ -255,6 +260,8 @@ def _withdrawn_last(life: Life) -> Step:
 
 
 def _withdrawn(life: Life, event: Withdrawn, settings: LifeSettings) -> Step:
+    if life.installed and life.plan is not None:
+        return life, (Remove(life.plan),)
     return _ended(life)
 
 

@@ -183,6 +183,7 @@ class Mesh:
         """After each test: the worker lives and has nothing to complain of; if not, the next test gets another."""
         self.close_all()
         self._counted = 0
+        self.policy = replace(self.policy, services={}, inbound={})  # in force with the next test's first change
         assert self._worker is not None
         errors, ended = self.errors(), self._worker.poll()
         if errors or ended is not None:
@@ -199,6 +200,9 @@ class Mesh:
     def tell(self, message: ToWorker, descriptors: Sequence[int] = ()) -> None:
         assert self._link is not None
         self._link.send(message, descriptors)
+        while self._link.wants_write:  # a policy of many Services is more than the socket takes at once
+            assert select.select([], [self._link], [], PATIENCE_S)[1], f"the worker does not read\n{self.errors()}"
+            self._link.flush()
 
     def expect(self, kind: type[M]) -> M:
         """The next message of this kind; others stay for later."""

@@ -54,10 +54,20 @@ def test_steered_connections_are_waited_for_until_the_last_one_ends() -> None:
 def test_and_no_longer_than_drain_s() -> None:
     story = enrolled().hears(DISABLED, Drained())
     polls = 0
-    while story.hears(SteeredLeft(1)).last != (Remove(PLAN),):
+    while story.hears(SteeredLeft(1)).last == (Wake(Timer.DRAIN, 0.5),):
         story.hears(Due(Timer.DRAIN))
         polls += 1
     assert polls == 2  # drain_s 1.0, looked at every 0.5
+
+
+def test_what_outlives_the_drain_is_closed_by_the_proxy_while_it_is_still_translated() -> None:
+    """Without its translation a connection would go on sending in clear to where it was going (invariant 4)."""
+    story = enrolled().hears(DISABLED, Drained())
+    while story.hears(SteeredLeft(1)).last == (Wake(Timer.DRAIN, 0.5),):
+        story.hears(Due(Timer.DRAIN))
+    assert story.last == (Withdraw(),)
+    assert story.hears(Withdrawn()).last == (Remove(PLAN),)
+    assert story.hears(Removed()).state == "disabled"
 
 
 def test_label_on_again_while_draining_installs_over_the_drain_form() -> None:
