@@ -10,6 +10,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from proxy.datapath.accept import Listener
 from proxy.datapath.netns import NetnsEntry
@@ -34,6 +35,10 @@ from proxy.workerlink import (
     WorkerReady,
 )
 
+LAST_ANSWERS_S: Final = 0.5
+"""What an HTTP request in flight has at least when its pod is forgotten: its namespace must be free after 2 s
+(DESIGN 5), and a request that takes longer than this has its own drain time (ForgetPod.drain_s)."""
+
 
 class Worker:
     def __init__(self, link: Link) -> None:
@@ -47,7 +52,7 @@ class Worker:
             report_proof=self._report_proof,
         )
         self._pods: dict[str, tuple[Pod, tuple[Listener, ...]]] = {}
-        self._leaving: list[tuple[Pod, float]] = []
+        self._leaving: list[Pod] = []
         self._stopping = False
 
     def run(self) -> None:
@@ -135,13 +140,19 @@ class Worker:
             listener.close()
         if pod is None:
             return
-        self._leaving.append((pod, drain_s))
-        if drain_s <= 0 or not pod.connections:
+        self._leaving.append(pod)
+        for connection in tuple(pod.connections):
+            connection.drain()
+        if pod.connections:
+            self._reactor.call_later(max(drain_s, LAST_ANSWERS_S), lambda: self._drained(pod))
+        else:
             self._drained(pod)
 
     def _drained(self, pod: Pod) -> None:
         """Everything of the pod is closed: a descriptor left open would pin its namespace and veth."""
-        self._leaving = [(other, left_s) for other, left_s in self._leaving if other is not pod]
+        if pod not in self._leaving:
+            return  # its last connection ended before its time was over
+        self._leaving.remove(pod)
         cut = len(pod.connections)
         for connection in tuple(pod.connections):
             connection.abort()
@@ -154,15 +165,14 @@ class Worker:
         self._end_if_idle()
 
     def _tick(self, now_s: float) -> None:
-        for pod in [pod for pod, _ in self._pods.values()] + [pod for pod, _ in self._leaving]:
+        for pod in [*(pod for pod, _ in self._pods.values()), *self._leaving]:
             for connection in tuple(pod.connections):
                 connection.expire(now_s)
             for destination in pod.destinations.values():
                 for upstream in destination.upstreams():
                     upstream.expire(now_s)
-        self._leaving = [(pod, left_s - 1.0) for pod, left_s in self._leaving]
-        for pod, left_s in tuple(self._leaving):
-            if left_s <= 0 or not pod.connections:
+        for pod in tuple(self._leaving):
+            if not pod.connections:
                 self._drained(pod)
 
     def _end_if_idle(self) -> None:

@@ -135,6 +135,8 @@ class _Proof:
 
     def expire(self, now_s: float) -> None: ...
 
+    def drain(self) -> None: ...
+
     def abort(self) -> None:
         self._client.close()
 

@@ -15,6 +15,8 @@ class ClientOwner(StreamOwner, Protocol):
 
     def expire(self, now_s: float) -> None: ...
 
+    def drain(self) -> None: ...
+
     def abort(self) -> None: ...
 
 
@@ -55,6 +57,9 @@ class ClientConnection:
 
     def expire(self, now_s: float) -> None:
         cast(ClientOwner, self.stream.owner).expire(now_s)
+
+    def drain(self) -> None:
+        cast(ClientOwner, self.stream.owner).drain()
 
     def _hold(self, upstream: Upstream | None) -> None:
         """Be counted among the callers of one upstream at most."""

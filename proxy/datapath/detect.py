@@ -87,6 +87,8 @@ class _Detection:
         if self._server is not None:
             self._server.expire(now_s)
 
+    def drain(self) -> None: ...
+
     def abort(self) -> None:
         self._decided = True
         if self._server is not None:

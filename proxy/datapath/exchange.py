@@ -124,6 +124,11 @@ class Exchange:
         self._rule = None  # no further try
         self._record(status, flags)
 
+    def make_last(self) -> None:
+        """The client's connection ends with this response; one whose head has gone out is followed by the close."""
+        self.request = self.request._replace(keep_alive=False)
+        self._closing = True
+
     def expire(self, now_s: float) -> None:
         if self.stream is not None:
             self.stream.expire(now_s)

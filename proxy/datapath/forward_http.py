@@ -106,6 +106,13 @@ class HttpConnection:
             else:
                 self.client.close()
 
+    def drain(self) -> None:
+        """Idle: closed now. Busy: the answer under way is the last, and says so to the client."""
+        if self._exchange is None:
+            linger(self.client, drained=not self._buffer)
+        else:
+            self._exchange.make_last()
+
     def abort(self) -> None:
         if self._exchange is not None:
             self._exchange.cancel(0, "UC")

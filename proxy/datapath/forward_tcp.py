@@ -127,6 +127,8 @@ class Relay:
         elif now_s - self._since_s > IDLE_TIMEOUT_S:
             self._close(reset=False)
 
+    def drain(self) -> None: ...
+
     def abort(self) -> None:
         self._close(reset=True)
 

@@ -52,5 +52,7 @@ class _Lingering:
         elif now_s > self._until_s:
             self._client.close(reset=True)
 
+    def drain(self) -> None: ...
+
     def abort(self) -> None:
         self._client.close(reset=True)

@@ -97,5 +97,8 @@ class Connection(Protocol):
     def expire(self, now_s: float) -> None:
         """Called every tick with `time.monotonic()`: close if a time-out has passed."""
 
+    def drain(self) -> None:
+        """The pod leaves the mesh: end as soon as that cuts nothing."""
+
     def abort(self) -> None:
         """Close both sides now."""
