@@ -98,11 +98,12 @@ class Listener:
 class _Proof:
     """Owner of a connection to PROOF_PORT until it has said whether it is the agent's proof (agent/kernel/probe.py)."""
 
-    __slots__ = ("_buffer", "_client")
+    __slots__ = ("_buffer", "_client", "_seen")
 
     def __init__(self, client: ClientConnection) -> None:
         self._client = client
         self._buffer = b""
+        self._seen = False
 
     def on_connected(self, stream: Stream) -> None: ...
 
@@ -133,7 +134,11 @@ class _Proof:
         stream.send(PROVED)
         client.close()
 
-    def expire(self, now_s: float) -> None: ...
+    def expire(self, now_s: float) -> None:
+        """The agent sends its proof at once: who is silent from one tick to the next is somebody else."""
+        if self._seen:
+            serve_by_protocol(self._client, self._buffer)
+        self._seen = True
 
     def drain(self) -> None: ...
 

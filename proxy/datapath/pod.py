@@ -66,6 +66,7 @@ class Pod:
     destinations: dict[tuple[Direction, str, int], "Destination"] = field(default_factory=dict)
     connections: set["Connection"] = field(default_factory=set)
     workload: Workload = NOBODY
+    idle_connections: int = 0
 
     def upstream_socket(self, family: int, source: str | None) -> socket.socket:
         """A marked, non-blocking TCP socket made in the pod's namespace; `source` is an address to speak from that

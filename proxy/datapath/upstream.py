@@ -20,9 +20,11 @@ IDLE_UPSTREAM_S: Final = 5.0
 """Below the keep-alive time-outs of common servers, Node's 5 s being the shortest; Linkerd's is 3 s."""
 
 MAX_IDLE_INBOUND: Final = 4
-MAX_IDLE_OUTBOUND: Final = 256
-"""Idle connections an Upstream keeps (DESIGN 6, pools), and inbound one more for each connection that the client still
-holds open: with fewer, 32 busy keep-alive connections of one client would close and open upstreams all the time."""
+"""Idle connections that an inbound Upstream keeps (DESIGN 6, pools), and one more for each connection that the client
+still holds open: with fewer, 32 busy keep-alive connections of one client would close and open upstreams for ever."""
+
+MAX_IDLE_A_POD: Final = 256
+"""Of all a pod's upstreams together (DESIGN 6, pools)."""
 
 
 class Upstream:
@@ -73,7 +75,7 @@ class Upstream:
         self.idle: list[Stream] = []
         self.answered: dict[int, RequestSeries] = {}  # by status, of what the server answered itself
         self._flagged: dict[tuple[int, str], RequestSeries] = {}
-        self._max_idle = MAX_IDLE_OUTBOUND if direction is Direction.OUTBOUND else MAX_IDLE_INBOUND
+        self._max_idle = MAX_IDLE_A_POD if direction is Direction.OUTBOUND else MAX_IDLE_INBOUND
         self._tcp_series: TcpSeries | None = None
 
     def take(self, owner: StreamOwner, fresh: bool = False) -> Stream:
@@ -83,6 +85,7 @@ class Upstream:
         """
         if self.idle and not fresh:
             stream = self.idle.pop()
+            self.pod.idle_connections -= 1
             stream.owner = owner
             stream.reused = True
             return stream
@@ -92,19 +95,20 @@ class Upstream:
 
     def give_back(self, stream: Stream, now_s: float) -> None:
         """The stream finished a request and may carry another."""
-        if len(self.idle) >= self._max_idle + self.callers or self.retired:
+        pod = self.pod
+        if self.retired or len(self.idle) >= self._max_idle + self.callers or pod.idle_connections >= MAX_IDLE_A_POD:
             stream.close()
             return
         stream.owner = self
         if stream.paused:
             stream.resume()
         stream.since_s = now_s
+        pod.idle_connections += 1
         self.idle.append(stream)
 
     def on_data(self, stream: Stream, data: bytes) -> None:
         """An idle stream ended, or brought bytes that nobody asked for: of no use either way."""
-        self.idle.remove(stream)
-        stream.close()
+        self._drop(stream)
 
     def on_drained(self, stream: Stream) -> None: ...
 
@@ -112,17 +116,22 @@ class Upstream:
 
     def on_connect_failed(self, stream: Stream, reason: str) -> None:
         if stream in self.idle:
-            self.idle.remove(stream)
+            self._drop(stream)
 
     def expire(self, now_s: float) -> None:
         """Close what has been idle too long; the oldest is first, since the list is used as a stack."""
         while self.idle and now_s - self.idle[0].since_s > IDLE_UPSTREAM_S:
-            self.idle.pop(0).close()
+            self._drop(self.idle[0])
 
     def retire(self) -> None:
         self.retired = True
         while self.idle:
-            self.idle.pop().close()
+            self._drop(self.idle[-1])
+
+    def _drop(self, stream: Stream) -> None:
+        self.idle.remove(stream)
+        self.pod.idle_connections -= 1
+        stream.close()
 
     def series(self, status: int, flags: str) -> RequestSeries:
         found = self.answered.get(status) if flags == "-" else self._flagged.get((status, flags))

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -29,21 +29,9 @@ from agent.pods import PodRef
 from proxy.datapath.netns import NetnsEntry
 from proxy.link import Link, LinkClosed, link_pair
 from proxy.model.address import SocketAddress
-from proxy.model.routing import (
-    DEFAULT_RETRY,
-    Backend,
-    Endpoint,
-    HttpRule,
-    InboundPort,
-    MissingBackend,
-    Protocol,
-    RetryPolicy,
-    ServiceName,
-    ServicePort,
-    WeightedBackend,
-)
+from proxy.model.routing import DEFAULT_RETRY, InboundPort, Protocol, RetryPolicy, ServiceName
 from proxy.model.snapshot import PolicySnapshot
-from proxy.model.workload import NOBODY, Workload
+from proxy.model.workload import NOBODY
 from proxy.supervisor.listeners import PodListeners, open_listeners
 from proxy.telemetry.series import TelemetryDelta
 from proxy.workerlink import (
@@ -61,24 +49,14 @@ from proxy.workerlink import (
     UsePolicy,
     WorkerReady,
 )
+from tests.netns.proxy import observed
+from tests.netns.proxy.described import Destinations, Subset, service_port, workload
 from tests.netns.proxy.wire import PATIENCE_S, Server, Wire, get, ok
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PODS = ("client", "server", "guarded")
 ENROLLED = ("client", "guarded")
-PATIENT_RETRY = replace(DEFAULT_RETRY, back_off_s=0.2)
-"""A pause of 100 ms on average before a second try: long enough for a test to act in it."""
 M = TypeVar("M", bound=FromWorker)
-Destinations = Sequence[Server | SocketAddress]
-
-
-@dataclass(frozen=True, slots=True)
-class Subset:
-    """A backend as a test describes it: where, how much of the traffic, and why it is missing if it is."""
-
-    endpoints: Destinations
-    weight: int = 1
-    missing: str = ""
 
 
 class Mesh:
@@ -133,7 +111,7 @@ class Mesh:
                 self._listeners[name] = open_listeners(entry, netns_file.fileno())
             self._stack.callback(self._listeners[name].close)
             self._enrol(name)
-        workloads = {name: _workload(name, self._addresses[name]) for name in PODS}
+        workloads = {name: workload(name, self._addresses[name]) for name in PODS}
         self.policy = replace(
             self.policy,
             workloads={address: workloads[name] for name in PODS for address in self._addresses[name]},
@@ -298,29 +276,8 @@ class Mesh:
         retry: RetryPolicy = DEFAULT_RETRY,
     ) -> None:
         """Another policy for a Service, in force when this returns."""
-        name = f"svc{address.host.replace('.', '-')}"
-        service = ServiceName("default", name, f"{name}.default.svc.cluster.local")
-        described = list(subsets)
-        backends = tuple(self._backend(service, address.port, f"v{i}", one) for i, one in enumerate(described, 1))
-        weighted = tuple(WeightedBackend(one.weight, made) for one, made in zip(described, backends, strict=True))
-        everything = tuple(end for made in backends if isinstance(made, Backend) for end in made.endpoints)
-        service_port = ServicePort(
-            service,
-            address.port,
-            protocol,
-            Backend(service, address.port, "", everything),
-            (HttpRule("default", weighted, retry),),
-            refused,
-        )
-        self.use(replace(self.policy, services={**self.policy.services, address: service_port}))
-
-    def _backend(self, service: ServiceName, port: int, name: str, subset: Subset) -> Backend | MissingBackend:
-        if subset.missing:
-            return MissingBackend(service, port, name, subset.missing)
-        places = [SocketAddress(place.host, place.port) for place in subset.endpoints]
-        return Backend(
-            service, port, name, tuple(Endpoint(place, self.policy.workloads[place.host]) for place in places)
-        )
+        made = service_port(address, list(subsets), protocol, refused, retry, self.policy.workloads)
+        self.use(replace(self.policy, services={**self.policy.services, address: made}))
 
     def inbound(self, server: Server, protocol: Protocol) -> None:
         """Declares what a port of a pod speaks."""
@@ -414,32 +371,19 @@ class Mesh:
     def pause_worker(self) -> None:
         """Stopped until `resume_worker`: what happens meanwhile it finds all at once, in one turn of its loop."""
         os.kill(self.worker_pid, signal.SIGSTOP)
-        self._wait_state("T")
+        self.until(lambda: observed.state(self.worker_pid) == "T", "the worker to stop")
 
     def resume_worker(self) -> None:
         os.kill(self.worker_pid, signal.SIGCONT)
 
-    def _wait_state(self, state: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while Path(f"/proc/{self.worker_pid}/stat").read_text().rpartition(")")[2].split()[0] != state:
-            assert time.monotonic() < deadline, f"the worker is not in state {state}"
-
     def restart_peak_memory(self) -> int:
-        """Sets the worker's memory peak to what it uses now (proc(5), clear_refs 5); bytes."""
-        Path(f"/proc/{self.worker_pid}/clear_refs").write_text("5")
-        return self.peak_memory()
+        return observed.restart_peak_memory(self.worker_pid)
 
     def peak_memory(self) -> int:
-        status = Path(f"/proc/{self.worker_pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        return observed.peak_memory(self.worker_pid)
 
     def processor_time_s(self) -> float:
-        fields = Path(f"/proc/{self.worker_pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return observed.processor_time_s(self.worker_pid)
 
     def open_files(self) -> int:
-        return len(list(Path(f"/proc/{self.worker_pid}/fd").iterdir()))
-
-
-def _workload(name: str, addresses: tuple[str, ...]) -> Workload:
-    return Workload("default", name, name, "default", name, "v1", name, "v1", (), addresses)
+        return observed.open_files(self.worker_pid)

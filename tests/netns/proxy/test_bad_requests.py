@@ -3,7 +3,8 @@
 import pytest
 
 from proxy.http1.grammar import MAX_FIELDS, MAX_HEAD_BYTES
-from tests.netns.proxy.mesh import PATIENT_RETRY, Mesh
+from tests.netns.proxy.described import PATIENT_RETRY
+from tests.netns.proxy.mesh import Mesh
 from tests.netns.proxy.wire import get, ok
 
 START = b"POST / HTTP/1.1\r\nHost: web\r\n"

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from tests.netns.proxy.mesh import PATIENT_RETRY, Mesh, Subset
+from tests.netns.proxy.described import PATIENT_RETRY, Subset
+from tests.netns.proxy.mesh import Mesh
 from tests.netns.proxy.wire import PATIENCE_S, Server, Wire, flag_of, get, ok, post
 
 CHUNKED_POST = b"POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -7,7 +7,8 @@ import pytest
 
 from proxy.model.routing import Protocol
 from proxy.policy.split import max_deviation
-from tests.netns.proxy.mesh import Mesh, Subset
+from tests.netns.proxy.described import Subset
+from tests.netns.proxy.mesh import Mesh
 from tests.netns.proxy.serving import Answering
 from tests.netns.proxy.wire import Server, Wire, get, ok, post
 

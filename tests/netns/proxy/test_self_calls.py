@@ -118,3 +118,11 @@ def test_anything_else_on_the_proofs_port_is_ordinary_traffic(mesh: Mesh, words:
     client = mesh.connect(server)
     client.send(words)
     assert server.accept().read(len(words)) == words
+
+
+def test_a_server_that_speaks_first_may_live_on_the_proofs_port(mesh: Mesh) -> None:
+    """The agent's proof comes at once; who waits for a greeting is somebody else."""
+    server = mesh.listen(port=PROOF_PORT)
+    client = mesh.connect(server)
+    server.accept().send(b"220 ready\r\n")
+    assert client.read(11) == b"220 ready\r\n"
