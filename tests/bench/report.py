@@ -89,7 +89,7 @@ counts its metrics as always. Peers' configurations: tests/bench/conf. Envoy mar
 nginx are exempted from the rules by their user. `direct` has no rules and no connection tracking.
 
 wrk repeats its heads byte for byte, and headgate does not parse a head again that equals the one before it on the same
-connection (7 µs of Python a request); the mix, which changes from request to request, shows it without most of that.
+connection (7 µs of Python a request); the mix changes from request to request and gains less (not measured apart).
 
 The mix, in a fixed order: 4 GET, 2 POST of 1 KiB, 1 chunked POST of 1 KiB, 2 GET with 20 headers, 1 GET answered with
 64 KiB. Each round runs every row once, beginning with another row; before the first, each row must answer rightly, in
