@@ -42,6 +42,7 @@ equal the client's redirected one and the connect hangs (52 of 300 in a test on 
 RUN_DIRECTORY: Final = "/var/run/headgate"
 ZDS_SOCKET: Final = "zds.sock"
 OBJECTS_SOCKET: Final = "objects.sock"
+FDS_SOCKET: Final = "fds.sock"
 ADMIN_SOCKET: Final = "admin.sock"
 PROXY_ADMIN_SOCKET: Final = "proxy-admin.sock"
 

@@ -1,17 +1,27 @@
 """What agent and proxy say on objects.sock besides ZDS: one JSON object a line, both ways.
 
-The agent greets with Hello; the proxy reports each proof connection that reached it. Types and fields unknown here are
-ignored, so that either side may be newer than the other.
+The agent greets with Hello, then tells of Kubernetes objects as they are: every one, Synced, and from then on what
+changes. The proxy reports each proof connection that reached it. Types and fields unknown here are ignored, so that
+either side may be newer than the other. Nothing rests on who the peer is: a relay may stand between.
 """
 
 import json
 import re
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
+
+from proxy.api import zds
 
 MAX_LINE_BYTES: Final = 1 << 16
 """asyncio.streams' own default; what is said here today is below 1 KiB."""
+
+MAX_OBJECT_LINE_BYTES: Final = 4 << 20
+"""etcd takes no request above 1.5 MiB (--max-request-bytes), the API server none above 3 MiB
+(apiserver/pkg/server/config.go, MaxRequestBodyBytes); the rest is for what JSON escapes."""
 
 PROOF_PREFIX: Final = b"HEADGATE-PROOF "
 PROOF_ANSWER: Final = b"HEADGATE-PROVED\n"
@@ -31,9 +41,36 @@ class InvalidMessage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The agent's first message. `objects`: where policy objects come from; "none": the proxy reads its own files."""
+    """The agent's first message. `objects`: "stream" when it tells of objects here; "none": the proxy reads its own
+    files, or has no policy."""
 
     objects: str
+
+
+class ObjectName(NamedTuple):
+    """What makes a Kubernetes object unique; `group` is "" for core, `namespace` "" where it has none."""
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSeen:
+    """An object as the API server has it, or its newer version. Only its kind and name were looked at."""
+
+    body: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectGone:
+    name: ObjectName
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """Every object has been told since Hello: what was not named is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +88,7 @@ class Proof:
     port: int
 
 
-Message = Hello | Proof
+Message = Hello | Proof | ObjectSeen | ObjectGone | Synced
 
 
 def encode_proof_request(nonce: str) -> bytes:
@@ -74,6 +111,12 @@ def encode(message: Message) -> bytes:
     match message:
         case Hello(objects):
             fields: dict[str, object] = {"type": "hello", "objects": objects}
+        case ObjectSeen(body):
+            fields = {"type": "object", "object": body}
+        case ObjectGone(name):
+            fields = {"type": "gone", **name._asdict()}
+        case Synced():
+            fields = {"type": "synced"}
         case Proof(nonce, cookie, direction, destination, port):
             fields = {
                 "type": "proof",
@@ -83,20 +126,23 @@ def encode(message: Message) -> bytes:
                 "original_destination": str(destination),
                 "port": port,
             }
-    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+    return _compact(fields) + b"\n"
 
 
 def decode(line: bytes) -> Message | None:
     """The message of one line; None for a type that is unknown here. Raises InvalidMessage."""
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InvalidMessage(f"no JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise InvalidMessage("no JSON object")
+    fields = _object(line)
     match fields.get("type"):
         case "hello":
             return Hello(_text(fields, "objects"))
+        case "object":
+            if not isinstance(fields.get("object"), dict):
+                raise InvalidMessage("object: missing, or no JSON object")
+            return ObjectSeen(fields["object"])
+        case "gone":
+            return ObjectGone(ObjectName(*(_text(fields, field) for field in ObjectName._fields)))
+        case "synced":
+            return Synced()
         case "proof":
             return _proof(fields)
         case str():
@@ -136,3 +182,212 @@ def _number(fields: dict[str, Any], name: str, largest: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= largest:
         raise InvalidMessage(f"{name}: missing, or no whole number from 0 to {largest}")
     return value
+
+
+# ── fd store (fds.sock): a pod's listeners outlive the proxy ─────────────────────────────────────────────────────────
+#
+# A *box* is one end of a private SEQPACKET pair with one message in it: a frame, and the pod's listening sockets beside
+# it (SCM_RIGHTS). Its other end is closed, so nothing can be added. Agent and proxy hold the same end: either can look
+# (MSG_PEEK), and either can empty it, even while the other one is stopped: what pins a pod's namespace is the message,
+# not a descriptor of one of the two processes.
+#
+# On fds.sock the proxy asks, the agent answers each packet with one, in order; a packet is one JSON object.
+
+MAX_STORE_PACKET_BYTES: Final = 8192
+"""A uid of the ZDS limit (1,024 bytes, each escaped to six at worst) and some words."""
+MAX_BOX_LISTENERS: Final = 253
+"""SCM_MAX_FD, include/net/scm.h: what one message carries."""
+MAX_UID_BYTES: Final = 1024
+"""A ZDS message has no more, its uid included."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHello:
+    """The proxy's first message, and the agent's answer. `serves`: it accepts connections, and is not ending."""
+
+    serves: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """Keep this pod's box; the box travels beside the message. Replaces an earlier one of the same uid."""
+
+    uid: str
+    netns_cookie: int
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Lend me this pod's box; it stays in the store too."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The deposit is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The deposit is not kept; nothing of it is left at the agent. A later one may be."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoxFound:
+    """The box travels beside the message."""
+
+    uid: str
+    netns_cookie: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoBox:
+    """Nothing is stored for that uid."""
+
+
+StoreMessage = StoreHello | Deposit | Take | Stored | Refused | BoxFound | NoBox
+
+
+@dataclass(frozen=True, slots=True)
+class BoxedListener:
+    """What one descriptor in a box is said to be; `family` is 4 or 6."""
+
+    port: int
+    family: int
+
+
+@dataclass(frozen=True, slots=True)
+class BoxFrame:
+    """What a box says of itself, `listeners` in the descriptors' order; the kernel is asked whether it is true."""
+
+    uid: str
+    netns_cookie: int
+    listeners: tuple[BoxedListener, ...]
+
+
+def encode_store(message: StoreMessage) -> bytes:
+    """One packet of fds.sock."""
+    match message:
+        case StoreHello(serves):
+            fields: dict[str, object] = {"type": "hello", "serves": serves}
+        case Deposit(uid, cookie):
+            fields = {"type": "deposit", "uid": uid, "netns_cookie": cookie}
+        case Take(uid):
+            fields = {"type": "take", "uid": uid}
+        case Stored():
+            fields = {"type": "stored"}
+        case Refused(reason):
+            fields = {"type": "refused", "reason": reason}
+        case BoxFound(uid, cookie):
+            fields = {"type": "box", "uid": uid, "netns_cookie": cookie}
+        case NoBox():
+            fields = {"type": "none"}
+    return _compact(fields)
+
+
+def decode_store(packet: bytes) -> StoreMessage:
+    """Raises InvalidMessage, for an unknown type too: each message has its answer, none can be passed over."""
+    fields = _object(packet)
+    match fields.get("type"):
+        case "hello":
+            return StoreHello(fields.get("serves") is not False)
+        case "deposit":
+            return Deposit(_uid(fields), _number(fields, "netns_cookie", _COOKIE_MAX))
+        case "take":
+            return Take(_uid(fields))
+        case "stored":
+            return Stored()
+        case "refused":
+            return Refused(_text(fields, "reason"))
+        case "box":
+            return BoxFound(_uid(fields), _number(fields, "netns_cookie", _COOKIE_MAX))
+        case "none":
+            return NoBox()
+    raise InvalidMessage("type: none that the fd store knows")
+
+
+def encode_box(frame: BoxFrame) -> bytes:
+    """The bytes of a box's one message."""
+    listeners = [{"port": listener.port, "family": listener.family} for listener in frame.listeners]
+    return _compact({"uid": frame.uid, "netns_cookie": frame.netns_cookie, "listeners": listeners})
+
+
+def decode_box(data: bytes) -> BoxFrame:
+    """Raises InvalidMessage."""
+    fields = _object(data)
+    listeners = fields.get("listeners")
+    if not isinstance(listeners, list) or not 0 < len(listeners) <= MAX_BOX_LISTENERS:
+        raise InvalidMessage(f"listeners: missing, or no list of 1 to {MAX_BOX_LISTENERS}")
+    boxed = []
+    for listener in listeners:
+        if not isinstance(listener, dict):
+            raise InvalidMessage("listeners: one is no JSON object")
+        family = _number(listener, "family", 6)
+        if family not in (4, 6):
+            raise InvalidMessage("listeners: a family that is neither 4 nor 6")
+        boxed.append(BoxedListener(_number(listener, "port", 65535), family))
+    return BoxFrame(_uid(fields), _number(fields, "netns_cookie", _COOKIE_MAX), tuple(boxed))
+
+
+def _compact(fields: dict[str, object]) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidMessage(f"no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise InvalidMessage("no JSON object")
+    return fields
+
+
+def _uid(fields: dict[str, Any]) -> str:
+    uid = _text(fields, "uid")
+    if not 0 < len(uid.encode("utf-8", "surrogatepass")) <= MAX_UID_BYTES:
+        raise InvalidMessage(f"uid: empty, or longer than {MAX_UID_BYTES} bytes")
+    return uid
+
+
+def make_box(frame: BoxFrame, listeners: Sequence[int]) -> socket.socket:
+    """A new box with these descriptors in it (they stay the caller's). OSError: ETOOMANYREFS when a user without
+    CAP_SYS_RESOURCE has more descriptors in flight than RLIMIT_NOFILE (net/unix/af_unix.c, too_many_unix_fds)."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with theirs:
+            zds.send(theirs, encode_box(frame), listeners)
+        ours.setblocking(False)
+    except BaseException:
+        ours.close()
+        raise
+    return ours
+
+
+def look_into(box: socket.socket) -> zds.Packet | None:
+    """What is in the box, which keeps it; the descriptors are copies that the caller closes. None: it is empty.
+
+    Raises zds.ProtocolError when it holds what no box does, OSError when it is no box.
+    """
+    return _packet_of(box, socket.MSG_PEEK)
+
+
+def empty(box: socket.socket) -> None:
+    """Close everything in the box, for everybody who holds it. Never raises; harmless when it is empty already."""
+    for _ in range(2):  # once, and again should somebody have put more in than belongs there
+        with suppress(zds.ProtocolError, OSError):  # what was cut off is closed too
+            packet = _packet_of(box, 0)
+            if packet is None:
+                return
+            packet.close()
+
+
+def _packet_of(box: socket.socket, flags: int) -> zds.Packet | None:
+    try:
+        packet = zds.receive(box, MAX_STORE_PACKET_BYTES, MAX_BOX_LISTENERS, flags | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
+    return packet if packet.data else None

@@ -174,19 +174,24 @@ def send(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> N
     sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
 
 
-def receive(sock: socket.socket) -> Packet:
-    """Receives one packet. BlockingIOError when there is none (non-blocking socket).
+def receive(
+    sock: socket.socket,
+    max_bytes: int = MAX_MESSAGE_BYTES,
+    max_descriptors: int = _MAX_DESCRIPTORS,
+    flags: int = 0,
+) -> Packet:
+    """Receives one packet. BlockingIOError when there is none (non-blocking socket). `flags` as for recvmsg(2).
 
     A packet cut short, of bytes or of descriptors, raises ProtocolError; what descriptors came are closed.
     """
     # CMSG_LEN, not CMSG_SPACE: with its padding the kernel would put one more descriptor in than is asked for.
-    room = socket.CMSG_LEN(_MAX_DESCRIPTORS * _DESCRIPTOR.size)
-    data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    room = socket.CMSG_LEN(max_descriptors * _DESCRIPTOR.size)
+    data, ancillary, cut, _ = sock.recvmsg(max_bytes, room, socket.MSG_CMSG_CLOEXEC | flags)
     descriptors = tuple(_descriptors(ancillary))
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if cut & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         close_all(descriptors)
-        what = "message" if flags & socket.MSG_TRUNC else "ancillary data"
-        raise ProtocolError(f"{what} cut short: more than {MAX_MESSAGE_BYTES} bytes or {_MAX_DESCRIPTORS} descriptors")
+        what = "message" if cut & socket.MSG_TRUNC else "ancillary data"
+        raise ProtocolError(f"{what} cut short: more than {max_bytes} bytes or {max_descriptors} descriptors")
     return Packet(data, descriptors)
 
 
