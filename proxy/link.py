@@ -9,6 +9,7 @@ import fcntl
 import os
 import pickle
 import socket
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -91,14 +92,16 @@ class Link:
             self._queue.popleft()
             close_descriptors(descriptors)
 
-    def receive(self) -> list[tuple[ToWorker | FromWorker, tuple[int, ...]]]:
+    def receive(self, most: int = sys.maxsize) -> list[tuple[ToWorker | FromWorker, tuple[int, ...]]]:
         """Every message that is complete, with its descriptors (close-on-exec, now the caller's). May be empty.
+
+        Not more than `most`: who must not be kept longer comes again, the rest makes the link readable still.
 
         Raises LinkClosed when the other end is gone and everything before was delivered.
         """
         messages: list[tuple[ToWorker | FromWorker, tuple[int, ...]]] = []
         try:
-            while not self._closed_by_peer and (frame := self._next_frame()) is not None:
+            while len(messages) < most and not self._closed_by_peer and (frame := self._next_frame()) is not None:
                 if self._join(frame):
                     messages.append(self._take_message())
         except LinkClosed:

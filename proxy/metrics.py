@@ -35,6 +35,8 @@ from proxy.telemetry.series import (
 SERIES_END_S: Final = 60.0
 """How long series outlive the last pod that reported them; see the module's docstring."""
 
+RESTART_REASONS: Final = ("died", "stopped", "unresponsive")
+
 Owner = tuple[str, str]
 """Namespace and name of the workload that reported a series."""
 
@@ -52,13 +54,15 @@ class FineLabels(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProxyStatus:
-    """What the supervisor itself knows at the instant of a scrape. `generation` 0: no policy yet."""
+    """What the supervisor itself knows at the instant of a scrape. `generation` 0: no policy yet; `worker_restarts` by
+    reason."""
 
     active_pods: int = 0
     pending_pods: int = 0
     pods_started: int = 0
     pods_stopped: int = 0
-    worker_restarts: int = 0
+    workers: int = 0
+    worker_restarts: tuple[tuple[str, int], ...] = ()
     agent_connected: bool = False
     generation: int = 0
     rejections: tuple[Rejection, ...] = ()
@@ -301,15 +305,21 @@ def _status_lines(status: ProxyStatus, version: str) -> Iterator[str]:
         ("workload_manager_active_proxy_count", "Pods that are served.", status.active_pods),
         ("workload_manager_pending_proxy_count", "Pods that could not be served so far.", status.pending_pods),
         ("headgate_agent_connected", "Whether the node agent's ZDS connection is up.", int(status.agent_connected)),
+        ("headgate_workers", "Worker processes that run.", status.workers),
         ("headgate_policy_generation", "Generation of the policy last compiled; 0 before any.", status.generation),
     ):
         yield from gauge(name, text, [("", value)])
     for name, text, value in (
         ("workload_manager_proxies_started", "Pods taken into service.", status.pods_started),
         ("workload_manager_proxies_stopped", "Pods taken out of service.", status.pods_stopped),
-        ("headgate_worker_restarts", "Workers that ended unasked and were replaced.", status.worker_restarts),
     ):
         yield from counter(name, text, [("", value)])
+    restarts = dict.fromkeys(RESTART_REASONS, 0) | dict(status.worker_restarts)
+    yield from counter(
+        "headgate_worker_restarts",
+        "Workers that were replaced: died by themselves, found stopped, or unresponsive.",
+        ((label_text(("reason",), (reason,)), number) for reason, number in sorted(restarts.items())),
+    )
     # An object may be rejected for several reasons at one field: one series all the same.
     rejected = sorted({(printable(one.object), printable(one.field)) for one in status.rejections})[:MAX_SERIES]
     stale = sorted({(printable(one.object),) for one in status.rejections if one.stale})[:MAX_SERIES]

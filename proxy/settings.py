@@ -1,5 +1,6 @@
 """What an operator sets for the proxy; proxy.cli reads it from options and the environment."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,11 +13,24 @@ DEFAULT_DRAIN_S: Final = 25.0
 WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - scraped from outside; the addresses are the proxy pod's own
 
 
+MAX_WORKERS: Final = 64
+"""A bound on mistakes: at some 18 MB each, a gigabyte."""
+_DEFAULT_MAX_WORKERS: Final = 8
+"""A node's proxy is not its main purpose; Envoy's --concurrency takes every core there is, which on large nodes costs
+memory nobody asked for."""
+
+
+def default_workers() -> int:
+    """One a core that this process may run on (Envoy's --concurrency without an argument), eight at most."""
+    return min(len(os.sched_getaffinity(0)), _DEFAULT_MAX_WORKERS)
+
+
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
     """`config_dir` None: no policy objects, every connection passes to where it was going.
 
-    `bind` are the addresses of the metrics and readiness ports; port 0 lets the kernel choose.
+    `bind` are the addresses of the metrics and readiness ports; port 0 lets the kernel choose. `take_over`: replace the
+    proxy that lives on `run_dir`, if there is one.
     """
 
     run_dir: Path = Path(RUN_DIRECTORY)
@@ -26,3 +40,4 @@ class ProxySettings:
     bind: tuple[str, ...] = WILDCARDS
     drain_s: float = DEFAULT_DRAIN_S
     workers: int = 1
+    take_over: bool = False

@@ -12,32 +12,40 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from proxy.datapath.accept import Listener
 from proxy.datapath.netns import NetnsEntry
-from proxy.datapath.pod import Node, Pod, ProofReport
+from proxy.datapath.pod import Node, ProofReport
 from proxy.datapath.reactor import READABLE, WRITABLE, Reactor
 from proxy.link import Link, LinkClosed, close_descriptors
-from proxy.model.workload import UNKNOWN, Workload
+from proxy.model.snapshot import PolicySnapshot
+from proxy.policy_intake import PolicyIntake
 from proxy.telemetry.series import Telemetry
+from proxy.worker_pods import WorkerPods
 from proxy.workerlink import (
+    IDLE_CONNECTIONS,
+    AskLease,
     ForgetPod,
     FromWorker,
+    GrantLease,
+    LeaseKey,
+    Ping,
     PodForgotten,
-    PodServed,
     PolicyInForce,
+    PolicySlice,
+    PolicySwitch,
+    Pong,
     ProofSeen,
+    RecallLease,
+    ReleasePod,
     ReportTelemetry,
     ServePod,
     Stop,
     TelemetryReport,
     ToWorker,
-    UsePolicy,
     WorkerReady,
 )
 
-LAST_ANSWERS_S: Final = 0.5
-"""What an HTTP request in flight has at least when its pod is forgotten: its namespace must be free after 2 s
-(DESIGN 5), and a request that takes longer than this has its own drain time (ForgetPod.drain_s)."""
+MESSAGES_A_TURN: Final = 16
+"""Taken from the link in one go: 16 slices of policy are some 300 KB to copy, below 0.2 ms."""
 
 
 class Worker:
@@ -50,10 +58,11 @@ class Worker:
             entry=NetnsEntry(),
             chance=random.Random(),  # noqa: S311 - spreads load; nothing secret hangs on it
             report_proof=self._report_proof,
+            ask_idle=self._ask_idle,
         )
-        self._pods: dict[str, tuple[Pod, tuple[Listener, ...]]] = {}
-        self._leaving: list[Pod] = []
         self._stopping = False
+        self._pods = WorkerPods(self._node, self._tell_of_pod)
+        self._intake = PolicyIntake(self._policy_in_force, lambda step: self._reactor.call_later(0.0, step))
 
     def run(self) -> None:
         """Until the supervisor says Stop and the last connection has ended, or the supervisor is gone."""
@@ -66,7 +75,7 @@ class Worker:
         try:
             if events & WRITABLE:
                 self._link.flush()
-            for message, descriptors in self._link.receive():
+            for message, descriptors in self._link.receive(MESSAGES_A_TURN):
                 self._obey(message, descriptors)
             self._watch_link()
         except LinkClosed:
@@ -75,113 +84,53 @@ class Worker:
 
     def _obey(self, message: ToWorker | FromWorker, descriptors: tuple[int, ...]) -> None:
         match message:
-            case ServePod():
-                self._serve(message, descriptors)
+            case ServePod() if not self._stopping:
+                self._pods.serve(message, descriptors)
+            case ReleasePod(uid):
+                self._pods.release(uid)
             case ForgetPod(uid, drain_s):
-                self._forget(uid, drain_s)
-            case UsePolicy(snapshot):
-                self._node.policy = snapshot
-                for pod, listeners in self._pods.values():
-                    self._identify(pod)
-                    for listener in listeners:
-                        listener.open()
-                self._tell(PolicyInForce(snapshot.generation))
+                self._pods.forget(uid, drain_s)
+            case Ping(sequence):
+                self._tell(Pong(sequence))
+            case GrantLease(key, tokens):
+                self._pods.grant(key, tokens)
+            case RecallLease(key, tokens):
+                self._pods.recall(key, tokens)
+            case PolicySlice() | PolicySwitch():
+                self._intake.take(message)
             case ReportTelemetry(request_id):
                 self._tell(TelemetryReport(request_id, self._node.telemetry.take_delta()))
             case Stop(drain_s):
                 self._stopping = True
-                for uid in tuple(self._pods):
-                    self._forget(uid, drain_s)
+                self._pods.forget_all(drain_s)
                 self._end_if_idle()
             case _:
                 close_descriptors(descriptors)
 
-    def _serve(self, message: ServePod, descriptors: tuple[int, ...]) -> None:
-        identity = message.pod
-        self._forget(identity.uid, 0.0)
-        pod = Pod(
-            self._node,
-            identity.uid,
-            identity.namespace,
-            identity.name,
-            identity.service_account,
-            descriptors[0],
-            identity.netns_cookie,
-        )
-        listeners = tuple(
-            Listener(pod, kind.direction, socket.socket(fileno=fd))
-            for kind, fd in zip(message.listeners, descriptors[1:], strict=True)
-        )
-        self._identify(pod)
-        self._pods[identity.uid] = (pod, listeners)
-        # Before the first policy a connection waits in the listener's queue: none is served without.
-        if self._node.policy is not None:
-            for listener in listeners:
-                listener.open()
-        self._tell(PodServed(identity.uid))
-
-    def _identify(self, pod: Pod) -> None:
-        """Who the pod is by the objects; by its announcement where no object names it."""
-        policy = self._node.policy
-        known = None if policy is None else policy.pods.get((pod.namespace, pod.name))
-        if known is None:
-            account = pod.service_account or UNKNOWN
-            known = Workload(pod.namespace, pod.name, pod.name, account, UNKNOWN, UNKNOWN, pod.name, "latest", (), ())
-        if known != pod.workload:
-            for destination in pod.destinations.values():
-                for upstream in destination.upstreams():
-                    upstream.retire()
-            pod.destinations.clear()
-            pod.workload = known
-
-    def _forget(self, uid: str, drain_s: float) -> None:
-        pod, listeners = self._pods.pop(uid, (None, ()))
-        for listener in listeners:
-            listener.close()
-        if pod is None:
-            return
-        self._leaving.append(pod)
-        for connection in tuple(pod.connections):
-            connection.drain()
-        if pod.connections:
-            self._reactor.call_later(max(drain_s, LAST_ANSWERS_S), lambda: self._drained(pod))
-        else:
-            self._drained(pod)
-
-    def _drained(self, pod: Pod) -> None:
-        """Everything of the pod is closed: a descriptor left open would pin its namespace and veth."""
-        if pod not in self._leaving:
-            return  # its last connection ended before its time was over
-        self._leaving.remove(pod)
-        cut = len(pod.connections)
-        for connection in tuple(pod.connections):
-            connection.abort()
-        for destination in pod.destinations.values():
-            for upstream in destination.upstreams():
-                upstream.retire()
-        pod.destinations.clear()
-        os.close(pod.netns_fd)
-        self._tell(PodForgotten(pod.uid, cut))
-        self._end_if_idle()
-
-    def _tick(self, now_s: float) -> None:
-        for pod in [*(pod for pod, _ in self._pods.values()), *self._leaving]:
-            for connection in tuple(pod.connections):
-                connection.expire(now_s)
-            for destination in pod.destinations.values():
-                for upstream in destination.upstreams():
-                    upstream.expire(now_s)
-        for pod in tuple(self._leaving):
-            if not pod.connections:
-                self._drained(pod)
+    def _policy_in_force(self, snapshot: PolicySnapshot, pods_required: bool) -> None:
+        self._node.policy = snapshot
+        self._pods.follow_policy(pods_required)
+        self._tell(PolicyInForce(snapshot.generation))
 
     def _end_if_idle(self) -> None:
-        if self._stopping and not self._pods and not self._leaving:
+        if self._stopping and self._pods.empty:
             self._tell(TelemetryReport(0, self._node.telemetry.take_delta()))
             self._reactor.stop()
 
+    def _tick(self, now_s: float) -> None:
+        self._pods.tick(now_s)
+        self._end_if_idle()
+
+    def _ask_idle(self, uid: str) -> None:
+        self._tell(AskLease(LeaseKey(IDLE_CONNECTIONS, uid)))
+
     def _report_proof(self, proof: ProofReport) -> None:
         self._tell(ProofSeen(proof.nonce, proof.netns_cookie, proof.direction, proof.original_destination, proof.port))
+
+    def _tell_of_pod(self, message: FromWorker) -> None:
+        self._tell(message)
+        if isinstance(message, PodForgotten):
+            self._end_if_idle()
 
     def _tell(self, message: FromWorker) -> None:
         self._link.send(message)

@@ -51,7 +51,7 @@ def admit(
         if known is not None and known.raw is raw:
             admitted[raw.key] = known
             continue
-        verdict = _decide(raw, known)
+        verdict = decide(raw, known)
         if verdict is not None:
             admitted[raw.key] = verdict
     return ObjectSet(admitted, (*problems, *duplicates))
@@ -61,8 +61,8 @@ def rejection_of(invalid: InvalidPolicy, source: str, stale: bool = False) -> Re
     return Rejection(invalid.owner, invalid.field, invalid.reason, stale, invalid.remedy, printable(source))
 
 
-def _decide(raw: RawObject, known: Admitted | None) -> Admitted | None:
-    """None for an object that is none of ours."""
+def decide(raw: RawObject, known: Admitted | None) -> Admitted | None:
+    """What is in force of an object, `known` being its version before; None for one that is none of ours."""
     found = _DECODERS.get((raw.key.group, raw.key.kind))
     if found is None and raw.key.group not in _POLICY_GROUPS:
         return None

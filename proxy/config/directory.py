@@ -128,9 +128,10 @@ class ObjectDirectory:
         return found
 
     def _is_due(self, name: str, signature: _Signature) -> bool:
-        """Whether a file is to be read: new, or changed and still since then (a time in the future counts as still)."""
+        """Whether a file is to be read: new, moved into place, or changed and still since then (a time in the future
+        counts as still)."""
         known = self._files.get(name)
-        if known is None:
+        if known is None or (known.signature.device, known.signature.inode) != (signature.device, signature.inode):
             return True
         age_ns = self._wall_clock_ns() - max(signature.mtime_ns, signature.ctime_ns)
         return known.signature != signature and not 0 <= age_ns < self._settle_ns

@@ -1,12 +1,12 @@
-"""Joins EndpointSlices with Pods: who stands behind each Service port, and what each pod address is called."""
+"""Joins a Service's EndpointSlices with the pods behind them: who may be called at each of its ports."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from proxy.config.objects import EndpointSlice, Pod, SliceEndpoint
+from proxy.config.index import ServiceKey
+from proxy.config.objects import EndpointSlice, SliceEndpoint
 from proxy.model.address import SocketAddress
 from proxy.model.routing import Endpoint
-from proxy.model.snapshot import PolicySnapshot
 from proxy.model.workload import UNKNOWN, Workload
 
 Labels = tuple[tuple[str, str], ...]
@@ -22,69 +22,74 @@ class Candidate:
     """Terminating but still serving."""
 
 
-@dataclass(frozen=True, slots=True)
-class Workloads:
-    """Pods by (namespace, name), and by the addresses that are theirs alone."""
-
-    pods: dict[tuple[str, str], Workload]
-    by_address: dict[str, Workload]
-
-
-def join_pods(pods: Iterable[Pod], previous: PolicySnapshot | None) -> Workloads:
-    """`previous` lends its Workload objects where they are equal. An address that two pods claim belongs to the
-    younger: the other is on its way out."""
-    before: Mapping[tuple[str, str], Workload] = {} if previous is None else previous.pods
-    known: dict[tuple[str, str], Workload] = {}
-    owners: dict[str, Pod] = {}
-    for pod in pods:
-        key = (pod.workload.namespace, pod.workload.pod)
-        old = before.get(key)
-        known[key] = old if old == pod.workload else pod.workload
-        for address in pod.workload.addresses if pod.owns_addresses else ():
-            if address not in owners or owners[address].created < pod.created:
-                owners[address] = pod
-    by_address = {address: known[(p.workload.namespace, p.workload.pod)] for address, p in owners.items()}
-    return Workloads(known, by_address)
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class EndpointTable:
-    """Candidates by (namespace, Service), then port name, then address.
+    """The candidates of one Service, by port name; `mentions` are the pods and addresses whose workload it tells."""
 
-    `shared` are endpoints of the previous snapshot, lent where they are equal.
-    """
+    ports: Mapping[str, Mapping[SocketAddress, Candidate]]
+    mentions: frozenset[ServiceKey | str]
 
-    workloads: Workloads
-    shared: dict[SocketAddress, Endpoint] = field(default_factory=dict)
-    _services: dict[tuple[str, str], dict[str, dict[SocketAddress, Candidate]]] = field(default_factory=dict)
+    def behind(self, port_name: str) -> Iterable[Candidate]:
+        candidates = self.ports.get(port_name)
+        return () if candidates is None else candidates.values()
 
-    def add(self, endpoint_slice: EndpointSlice) -> None:
-        """Take in one slice; an address that several slices hold (it moved between them) is ready if one says so."""
-        ports = self._services.setdefault((endpoint_slice.namespace, endpoint_slice.service), {})
-        for name, number in endpoint_slice.ports:
-            candidates = ports.setdefault(name, {})
-            for item in endpoint_slice.endpoints:
-                for host in item.addresses:
-                    address = SocketAddress(host, number)
-                    known = candidates.get(address)
-                    if known is None or not known.ready:
-                        candidates[address] = self._candidate(address, item)
 
-    def behind(self, namespace: str, service: str, port_name: str) -> Iterable[Candidate]:
-        return self._services.get((namespace, service), {}).get(port_name, {}).values()
+NO_ENDPOINTS = EndpointTable({}, frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """`lent` are endpoints of before and of other ports, taken where they are equal; those that are made join them."""
+
+    pods: Mapping[ServiceKey, Workload]
+    workloads: Mapping[str, Workload]
+    lent: dict[SocketAddress, list[Endpoint]]
+
+    def table(self, slices: Iterable[EndpointSlice]) -> EndpointTable:
+        """In the order of the slices; an address that several hold (it moved between them) is ready if one says so."""
+        ports: dict[str, dict[SocketAddress, Candidate]] = {}
+        mentions: set[ServiceKey | str] = set()
+        for one in slices:
+            for item in one.endpoints:
+                mentions.update(item.addresses)
+                if item.pod is not None:
+                    mentions.add(item.pod)
+            for name, number in one.ports:
+                candidates = ports.setdefault(name, {})
+                for item in one.endpoints:
+                    for host in item.addresses:
+                        address = SocketAddress(host, number)
+                        known = candidates.get(address)
+                        if known is None or not known.ready:
+                            candidates[address] = self._candidate(address, item)
+        return EndpointTable(ports, frozenset(mentions))
 
     def _candidate(self, address: SocketAddress, item: SliceEndpoint) -> Candidate:
-        endpoint = Endpoint(address, self._workload(address.host, item.pod))
-        old = self.shared.get(address)
-        return Candidate(old if old == endpoint else endpoint, item.ready, item.serving and item.terminating)
+        workload = self._workload(address.host, item.pod)
+        lent = self.lent.setdefault(address, [])
+        endpoint = next((one for one in lent if one.workload == workload), None)
+        if endpoint is None:
+            endpoint = Endpoint(address, workload)
+            lent.append(endpoint)
+        return Candidate(endpoint, item.ready, item.serving and item.terminating)
 
-    def _workload(self, host: str, pod: tuple[str, str] | None) -> Workload:
-        if pod is not None and pod in self.workloads.pods:
-            return self.workloads.pods[pod]
-        if host in self.workloads.by_address:
-            return self.workloads.by_address[host]
+    def _workload(self, host: str, pod: ServiceKey | None) -> Workload:
+        if pod is not None and pod in self.pods:
+            return self.pods[pod]
+        if host in self.workloads:
+            return self.workloads[host]
         namespace, name = pod or (UNKNOWN, UNKNOWN)
         return Workload(namespace, name, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, (), (host,))
+
+
+def by_address(endpoints: Iterable[Endpoint]) -> dict[SocketAddress, list[Endpoint]]:
+    """Several at one address only where they tell of different workloads."""
+    found: dict[SocketAddress, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        same = found.setdefault(endpoint.address, [])
+        if endpoint not in same:
+            same.append(endpoint)
+    return found
 
 
 def usable(candidates: Iterable[Candidate], labels: Labels, ipv6: bool) -> tuple[Endpoint, ...]:

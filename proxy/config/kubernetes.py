@@ -8,10 +8,15 @@ from typing import Final
 from proxy.config.fields import LABEL_NAME, NAME, Node
 from proxy.config.objects import DeclaredPort, EndpointSlice, Namespace, ObjectKey, Pod, Service, SliceEndpoint
 from proxy.config.protocols import declared_protocol
+from proxy.config.text import quoted
 from proxy.config.workload import workload_of_pod
 
 _FINISHED: Final = frozenset({"Succeeded", "Failed"})
 """Phases after which a pod's address may belong to another."""
+WORKERS_ANNOTATION: Final = "headgate.io/workers"
+MAX_WORKERS_A_POD: Final = 64
+"""As many as a proxy may have (`--workers`); where there are fewer, all of them serve the pod."""
+_WORKERS: Final = re.compile(r"[1-9][0-9]?")
 _SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 _PORT_NAME: Final = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?")
 _FAMILY: Final = {"IPv4": 4, "IPv6": 6}
@@ -98,7 +103,20 @@ def decode_pod(node: Node, key: ObjectKey, created: str) -> Pod:
     on_host = _flag(spec, "hostNetwork", False)
     owns = not on_host and _text(status, "phase") not in _FINISHED
     addresses = tuple(dict.fromkeys(ip.address() for ip in listed))
-    return Pod(workload_of_pod(node, key.namespace, key.name, addresses), owns, created)
+    workers, bad_workers = _workers(node.require("metadata"))
+    return Pod(workload_of_pod(node, key.namespace, key.name, addresses), owns, created, workers, bad_workers)
+
+
+def _workers(metadata: Node) -> tuple[int, str]:
+    """How many workers serve the pod, and what is wrong with the annotation: a mistake there costs the pod nothing but
+    the workers it asked for, and not its identity."""
+    annotations = metadata.get("annotations")
+    if annotations is None or not isinstance(annotations.value, dict):
+        return 1, ""
+    value = annotations.value.get(WORKERS_ANNOTATION, "1")
+    if isinstance(value, str) and _WORKERS.fullmatch(value) and int(value) <= MAX_WORKERS_A_POD:
+        return int(value), ""
+    return 1, f"{quoted(value)} is not a number from 1 to {MAX_WORKERS_A_POD}"
 
 
 def decode_namespace(node: Node, key: ObjectKey) -> Namespace:

@@ -211,12 +211,13 @@ def raw_objects(value: object, source: str) -> Iterator[RawObject | InvalidPolic
         items = [Node(item.value, "", f"{node.owner} {item.path}") for item in node.each("items")]
     for item in items:
         try:
-            yield _raw_object(item, source)
+            yield raw_object(item, source)
         except InvalidPolicy as invalid:
             yield invalid
 
 
-def _raw_object(node: Node, source: str) -> RawObject:
+def raw_object(node: Node, source: str) -> RawObject:
+    """One object, named. Raises InvalidPolicy."""
     group, _, version = node.require("apiVersion").text().rpartition("/")
     kind = node.require("kind").matching(_KIND, "a kind")
     metadata = node.require("metadata")

@@ -76,11 +76,14 @@ class EndpointSlice:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """`owns_addresses` is false where the addresses say nothing of this pod: on the host's network, or finished."""
+    """`owns_addresses` is false where the addresses say nothing of this pod: on the host's network, or finished.
+    `workers` serve it; `bad_workers` says what is wrong with the annotation that should tell their number."""
 
     workload: Workload
     owns_addresses: bool
     created: str
+    workers: int = 1
+    bad_workers: str = ""
 
 
 @dataclass(frozen=True, slots=True)

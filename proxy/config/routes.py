@@ -49,6 +49,22 @@ def route_table(routes: Iterable[tuple[Route, str]], known_hosts: frozenset[str]
     return RouteTable(exact, ordered, tuple(rejections))
 
 
+def with_newer(table: RouteTable, newer: Iterable[tuple[Admitted | None, Admitted | None]]) -> RouteTable | None:
+    """The table with newer versions of routes, where nothing else about them changed: the same hosts and age, nobody
+    to compete with. None where it must be settled anew."""
+    if table.rejections:
+        return None
+    exact = table.exact.copy()
+    for before, after in newer:
+        old, new = before and before.value, after and after.value
+        if not isinstance(old, VirtualService) or not isinstance(new, VirtualService):
+            return None
+        if (old.hosts, old.age) != (new.hosts, new.age) or any(exact.get(host) is not old for host in old.hosts):
+            return None
+        exact.update(dict.fromkeys(new.hosts, new))
+    return RouteTable(exact, table.wildcards, ())
+
+
 def _loser(key: ObjectKey, host: str, winner: ObjectKey, source: str) -> Rejection:
     reason = f"host {host} is ruled by {winner}, which is older or first by name; routes of one host are not merged"
     return Rejection(str(key), "spec.hosts", reason, remedy="put all routes of a host into one object", source=source)

@@ -1,5 +1,6 @@
 """A pod's connection that the kernel led here, whatever it speaks."""
 
+from time import monotonic
 from typing import Protocol, cast
 
 from proxy.datapath.destinations import Destination, destination_of
@@ -15,7 +16,10 @@ class ClientOwner(StreamOwner, Protocol):
 
     def expire(self, now_s: float) -> None: ...
 
-    def drain(self) -> None: ...
+    @property
+    def protocol(self) -> str: ...
+
+    def drain(self, patient: bool) -> None: ...
 
     def abort(self) -> None: ...
 
@@ -30,6 +34,7 @@ class ClientConnection:
         self.node: Node = pod.node
         self.direction = direction
         self.stream = stream
+        stream.since_s = monotonic()
         self.host = host
         self.original = original
         self._upstream: Upstream | None = None  # inbound
@@ -56,10 +61,19 @@ class ClientConnection:
         self.stream.close(reset)
 
     def expire(self, now_s: float) -> None:
-        cast(ClientOwner, self.stream.owner).expire(now_s)
+        if self.stream.fd >= 0:
+            cast(ClientOwner, self.stream.owner).expire(now_s)
 
-    def drain(self) -> None:
-        cast(ClientOwner, self.stream.owner).drain()
+    @property
+    def since_s(self) -> float:
+        return self.stream.since_s
+
+    @property
+    def protocol(self) -> str:
+        return cast(ClientOwner, self.stream.owner).protocol
+
+    def drain(self, patient: bool) -> None:
+        cast(ClientOwner, self.stream.owner).drain(patient)
 
     def _hold(self, upstream: Upstream | None) -> None:
         """Be counted among the callers of one upstream at most."""

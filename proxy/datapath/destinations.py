@@ -4,6 +4,7 @@ Looked up once for each original address of a pod, then remembered; a new policy
 keeps the upstreams (idle connections, counts, series) of endpoints that stay.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -12,11 +13,13 @@ from proxy.api.constants import DEFAULT_OPAQUE_PORTS
 from proxy.datapath.labels import PASSTHROUGH
 from proxy.datapath.pod import Pod
 from proxy.datapath.upstream import Upstream
+from proxy.http1.request import NO_REQUEST, RequestHead
 from proxy.model.address import SocketAddress
 from proxy.model.direction import Direction
 from proxy.model.routing import (
     DEFAULT_RETRY,
     Backend,
+    HttpRule,
     MissingBackend,
     Protocol,
     RetryPolicy,
@@ -24,9 +27,12 @@ from proxy.model.routing import (
     ServicePort,
 )
 from proxy.model.snapshot import PolicySnapshot
-from proxy.model.workload import NOBODY
+from proxy.model.workload import NOBODY, Workload
 from proxy.policy.balance import less_loaded
 from proxy.policy.split import advance, cumulative_weights, index_at
+
+MAX_REMEMBERED: Final = 4096
+"""Destinations of a pod; beyond it those that nothing uses are dropped. A crawler calls more addresses than that."""
 
 MAX_CLIENTS_REMEMBERED: Final = 1024
 """Inbound upstreams (one a client address) of a destination; beyond it the unused ones are dropped."""
@@ -87,11 +93,16 @@ class Destination:
     rules: tuple[RuleState, ...]
     opaque: Pool
     refused: str
-    policy: PolicySnapshot
+    generation: int
+    """Of the policy that this is true under; the number, or an idle connection would keep the whole old snapshot."""
     service_port: ServicePort | None
     clients: dict[str, Upstream]
     nowhere: Upstream
     """Carries the series of requests that reached no endpoint."""
+
+    last_head: bytes = b""
+    last_request: RequestHead = NO_REQUEST
+    """The request that was parsed last, for connections whose first is alike."""
 
     inbound: bool = field(init=False)
 
@@ -103,8 +114,8 @@ class Destination:
         if found is None:
             if len(self.clients) >= MAX_CLIENTS_REMEMBERED:
                 self._forget_unused_clients()
-            pod, policy = self.pod, self.policy
-            peer = policy.workloads.get(client, NOBODY)
+            pod, policy = self.pod, self.pod.node.policy
+            peer = NOBODY if policy is None else policy.workloads.get(client, NOBODY)
             # The pod's own address needs no transparency: the kernel would refuse nothing, and answer itself.
             source = None if client == self.original.host else client
             found = Upstream(pod, self.direction, self.original, self.service, peer, pod.workload, source)
@@ -115,11 +126,10 @@ class Destination:
         pools = [self.opaque, *(pool for rule in self.rules for pool in rule.pools)]
         return [*(upstream for pool in pools for upstream in pool.upstreams), *self.clients.values()]
 
-    def forget_strangers(self) -> None:
+    def forget_strangers(self, workloads: Mapping[str, Workload]) -> None:
         """Clients whose address belongs to another workload now: their series carry the old one's name."""
-        workloads = self.policy.workloads
         for client, upstream in list(self.clients.items()):
-            if workloads.get(client, NOBODY) != upstream.peer:
+            if workloads.get(client, NOBODY) is not upstream.peer:
                 self.clients.pop(client).retire()
 
     def _forget_unused_clients(self) -> None:
@@ -127,10 +137,11 @@ class Destination:
 
 
 def destination_of(pod: Pod, direction: Direction, original: SocketAddress, policy: PolicySnapshot) -> Destination:
-    """What is remembered, renewed if `policy` is another than it was made under."""
+    """What is remembered, renewed if `policy` is another than it was made under. What did not change from one
+    generation to the next is the same object (proxy.policy.staging): compared by identity."""
     key = (direction, original.host, original.port)
     known = pod.destinations.get(key)
-    if known is not None and known.policy is policy:
+    if known is not None and known.generation == policy.generation:
         return known
     make = _outbound if direction is Direction.OUTBOUND else _inbound
     made = make(pod, original, policy, known)
@@ -140,16 +151,25 @@ def destination_of(pod: Pod, direction: Direction, original: SocketAddress, poli
     return made
 
 
+def forget_unused(pod: Pod) -> None:
+    """Called every tick."""
+    if len(pod.destinations) <= MAX_REMEMBERED:
+        return
+    for key, destination in tuple(pod.destinations.items()):
+        if not any(u.active or u.idle or u.callers for u in destination.upstreams()):
+            del pod.destinations[key]
+
+
 def _outbound(pod: Pod, original: SocketAddress, policy: PolicySnapshot, known: Destination | None) -> Destination:
     service_port = policy.services.get(original)
-    if known is not None and known.service_port == service_port and service_port is not None:
-        known.policy = policy
+    if known is not None and known.service_port is service_port and service_port is not None:
+        known.generation = policy.generation
         return known
     service = PASSTHROUGH if service_port is None else service_port.service
     workload = policy.workloads.get(original.host, NOBODY)
     still_unowned = known is not None and service_port is None and known.service_port is None
-    if known is not None and still_unowned and known.opaque.upstreams[0].workload == workload:
-        known.policy = policy
+    if known is not None and still_unowned and known.opaque.upstreams[0].workload is workload:
+        known.generation = policy.generation
         return known
     nowhere = Upstream(pod, Direction.OUTBOUND, original, service, pod.workload, NOBODY)
     if service_port is None:
@@ -161,21 +181,24 @@ def _outbound(pod: Pod, original: SocketAddress, policy: PolicySnapshot, known: 
         earlier = {} if known is None else {u.address: u for u in known.upstreams()}
         maker = _PoolMaker(pod, earlier)
         pool = maker.pool(service_port.all_endpoints)
-        rules = tuple(
-            RuleState(
-                tuple(maker.pool(weighted.backend) for weighted in rule.backends),
-                cumulative_weights(tuple(weighted.weight for weighted in rule.backends)),
-                rule.retry,
-                pod.node.chance.random(),
-            )
-            for rule in service_port.rules
-        )
+        rules = tuple(maker.rule(rule) for rule in service_port.rules)
         protocol = service_port.protocol
         if protocol is Protocol.UNDECLARED:
             protocol = _undeclared(original.port)
         refused = service_port.refused
     return Destination(
-        pod, Direction.OUTBOUND, original, protocol, service, rules, pool, refused, policy, service_port, {}, nowhere
+        pod,
+        Direction.OUTBOUND,
+        original,
+        protocol,
+        service,
+        rules,
+        pool,
+        refused,
+        policy.generation,
+        service_port,
+        {},
+        nowhere,
     )
 
 
@@ -186,12 +209,12 @@ def _inbound(pod: Pod, original: SocketAddress, policy: PolicySnapshot, known: D
     if protocol is Protocol.UNDECLARED:
         protocol = _undeclared(original.port)
     if known is not None and known.service == service and known.protocol is protocol:
-        known.policy = policy
-        known.forget_strangers()
+        known.generation = policy.generation
+        known.forget_strangers(policy.workloads)
         return known
     nowhere = Upstream(pod, Direction.INBOUND, original, service, NOBODY, pod.workload)
     return Destination(
-        pod, Direction.INBOUND, original, protocol, service, (), Pool("", ()), "", policy, None, {}, nowhere
+        pod, Direction.INBOUND, original, protocol, service, (), Pool("", ()), "", policy.generation, None, {}, nowhere
     )
 
 
@@ -206,6 +229,14 @@ class _PoolMaker:
     pod: Pod
     known: dict[SocketAddress, Upstream]
 
+    def rule(self, rule: HttpRule) -> RuleState:
+        return RuleState(
+            tuple(self.pool(weighted.backend) for weighted in rule.backends),
+            cumulative_weights(tuple(weighted.weight for weighted in rule.backends)),
+            rule.retry,
+            self.pod.node.chance.random(),
+        )
+
     def pool(self, backend: Backend | MissingBackend) -> Pool:
         name = f"{backend.service.host}:{backend.port}" + (f" subset {backend.subset}" if backend.subset else "")
         if isinstance(backend, MissingBackend):
@@ -213,7 +244,7 @@ class _PoolMaker:
         upstreams = []
         for endpoint in backend.endpoints:
             upstream = self.known.get(endpoint.address)
-            if upstream is None or upstream.workload != endpoint.workload:
+            if upstream is None or upstream.workload is not endpoint.workload:
                 upstream = Upstream(
                     self.pod,
                     Direction.OUTBOUND,

@@ -13,6 +13,7 @@ from proxy.datapath.stream import Stream
 from proxy.datapath.upstream import Upstream
 from proxy.http1.sniff import Sniffed, sniff
 from proxy.model.routing import Protocol
+from proxy.telemetry.series import CounterKey
 
 SILENCE_S: Final = 0.1
 """A client silent for so long may be waiting for the server's greeting (DESIGN 6): the server is connected then."""
@@ -21,19 +22,28 @@ PATIENCE_S: Final = 5.0
 """After it nobody's silence matters any more: `tcp`. Between Istio's 0 (for ever) and Linkerd's 10 s."""
 
 
+# Made once: these two are counted for nearly every connection.
+_DECLARED: Final = CounterKey("headgate_detection", ("outcome",), ("declared",))
+_HTTP: Final = CounterKey("headgate_detection", ("outcome",), ("http",))
+
+
 def serve_by_protocol(client: ClientConnection, early: bytes = b"") -> None:
     """Hand the connection to whoever serves what it declares, or find out; `early` was read from it already."""
-    destination = client.destination()
+    serve(client, client.destination(), early)
+
+
+def serve(client: ClientConnection, destination: Destination, early: bytes = b"") -> None:
+    """`serve_by_protocol` where the destination was looked up already."""
     declared = destination.protocol
     if declared is Protocol.HTTP:
-        client.node.count("headgate_detection", outcome="declared")
+        client.node.telemetry.count(_DECLARED)
         _serve_http(client, destination, early)
     elif declared is Protocol.UNDECLARED:
         client.serve(_Detection(client, destination))
         if early:
             client.stream.owner.on_data(client.stream, early)
     else:
-        client.node.count("headgate_detection", outcome="declared")
+        client.node.telemetry.count(_DECLARED)
         relay_opaque(client, destination, early)
 
 
@@ -48,6 +58,8 @@ class _Detection:
     """Owner of the client's stream, and of the server's while both are silent."""
 
     __slots__ = ("_buffer", "_client", "_decided", "_destination", "_server", "_upstream")
+
+    protocol = "detecting"
 
     def __init__(self, client: ClientConnection, destination: Destination) -> None:
         self._client = client
@@ -87,7 +99,7 @@ class _Detection:
         if self._server is not None:
             self._server.expire(now_s)
 
-    def drain(self) -> None: ...
+    def drain(self, patient: bool) -> None: ...
 
     def abort(self) -> None:
         self._decided = True
@@ -124,7 +136,7 @@ class _Detection:
             self._tcp(found.value, b"")
             return
         self._decided = True
-        self._client.node.count("headgate_detection", outcome="http")
+        self._client.node.telemetry.count(_HTTP)
         if self._server is not None and self._upstream is not None:
             if self._server.connecting:
                 self._server.close()

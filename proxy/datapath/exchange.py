@@ -8,9 +8,10 @@ from proxy.datapath.stream import Stream
 from proxy.datapath.upstream import Upstream
 from proxy.http1.chunked import MORE, ChunkedBody
 from proxy.http1.errors import ProtocolError
+from proxy.http1.grammar import MAX_REMEMBERED_BYTES
 from proxy.http1.reply import LocalReply
 from proxy.http1.request import CHUNKED, RequestHead
-from proxy.http1.response import UNTIL_CLOSE, ResponseHead, check_begun_response, parse_response
+from proxy.http1.response import NO_RESPONSE, UNTIL_CLOSE, ResponseHead, check_begun_response, parse_response
 from proxy.policy.retry import Failure, back_off_s, exhausted, may_reconnect, may_retry
 
 MAX_INTERIM_RESPONSES: Final = 100
@@ -116,7 +117,7 @@ class Exchange:
             return
         self.stream.send(data)
         if self.stream.outgoing:
-            self.client.stream.pause()
+            self.client.stream.hold_back()
 
     def cancel(self, status: int, flags: str) -> None:
         """The client is gone, or broke the protocol: the server learns it at once. `status` 0: nothing was answered."""
@@ -132,6 +133,24 @@ class Exchange:
     def expire(self, now_s: float) -> None:
         if self.stream is not None:
             self.stream.expire(now_s)
+
+    @property
+    def owes_body(self) -> bool:
+        """Bytes are due: of the request, of a response whose length is known, or to a client that does not read. A
+        response of unknown length may be a stream of events, silent for as long as there are none."""
+        return not self.request_done or self._left > 0 or bool(self.client.stream.outgoing)
+
+    def moved_bytes(self) -> int:
+        """Grows as long as anybody sends, reads or acknowledges."""
+        moved = self.request_bytes + self.response_bytes - self.client.stream.unsent_bytes()
+        return moved if self.stream is None else moved - self.stream.unsent_bytes()
+
+    def give_up(self, explanation: str) -> None:
+        """Nothing has moved for too long. 408 when it is the client that sends no more, as Envoy."""
+        by_server = self.request_done or (self.stream is not None and bool(self.stream.outgoing))
+        self._leave(reset=True)
+        self._rule = None  # no further try
+        self._answer(504 if by_server else 408, "SI", explanation)
 
     @property
     def answered(self) -> bool:
@@ -220,9 +239,7 @@ class Exchange:
         if head == stream.last_head and request.method != b"HEAD":
             response = stream.last_response
         else:
-            response = parse_response(head, request.method == b"HEAD")
-            stream.last_head = b"" if request.method == b"HEAD" else head
-            stream.last_response = response
+            response = self._understand(stream, head)
         status = self._status = response.status
         if status < 200:
             self._on_interim(stream, response, rest)
@@ -240,6 +257,17 @@ class Exchange:
         if self._closing:
             forward = forward[:-2] + b"Connection: close\r\n\r\n"
         self._on_body(stream, forward, rest)
+
+    def _understand(self, stream: Stream, head: bytes) -> ResponseHead:
+        to_head_request = self.request.method == b"HEAD"
+        response = parse_response(head, to_head_request)
+        if to_head_request or len(head) > MAX_REMEMBERED_BYTES:
+            stream.last_head = b""
+            stream.last_response = NO_RESPONSE
+        else:
+            stream.last_head = head
+            stream.last_response = response
+        return response
 
     def _on_interim(self, stream: Stream, response: ResponseHead, rest: bytes) -> None:
         """1xx: goes to the client, and the real answer follows (RFC 9110 section 15.2)."""
@@ -284,7 +312,7 @@ class Exchange:
         if done:
             self._complete(stream, surplus)
         elif client.outgoing:
-            stream.pause()
+            stream.hold_back()
 
     def _complete(self, stream: Stream, surplus: bool) -> None:
         now_ns = time.monotonic_ns()

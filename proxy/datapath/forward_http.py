@@ -16,12 +16,14 @@ from proxy.datapath.stream import Stream
 from proxy.datapath.upstream import Upstream
 from proxy.http1.chunked import MORE, ChunkedBody
 from proxy.http1.errors import ProtocolError
-from proxy.http1.grammar import EMPTY_LINES, HEAD_START, MAX_HEAD_BYTES
+from proxy.http1.grammar import EMPTY_LINES, HEAD_START, MAX_HEAD_BYTES, MAX_REMEMBERED_BYTES
 from proxy.http1.reply import LocalReply, render_reply
-from proxy.http1.request import CHUNKED, NO_REQUEST, parse_request
+from proxy.http1.request import CHUNKED, NO_REQUEST, RequestHead, parse_request
 from proxy.http1.sniff import HTTP2_PREFACE
 from proxy.model.direction import Direction
 from proxy.model.workload import NOBODY
+from proxy.policy.host import names_another_service
+from proxy.telemetry.series import CounterKey
 
 HEAD_TIMEOUT_S: Final = 30.0
 """From the first byte of a head to its last. Envoy and Linkerd have none, which is an invitation (slowloris); nginx's
@@ -30,8 +32,15 @@ client_header_timeout is 60 s, HAProxy's documentation advises 5 to 30 s."""
 IDLE_TIMEOUT_S: Final = 3600.0
 """Between requests (Envoy's common_http_protocol_options.idle_timeout)."""
 
+STALL_TIMEOUT_S: Final = 300.0
+"""A body, of which nothing has moved for so long, has been given up (Envoy's stream_idle_timeout)."""
+
 MAX_PIPELINED_BYTES: Final = 64 * 1024
 """What is read ahead of the current exchange."""
+
+
+_HOST_MISMATCH: Final = CounterKey("headgate_host_mismatch", (), ())
+"""Requests whose Host names another Service than the one that owns the address: the address wins (DESIGN 7)."""
 
 
 class HttpConnection:
@@ -42,14 +51,18 @@ class HttpConnection:
         "_buffer",
         "_destination",
         "_exchange",
+        "_host_differs",
         "_last_head",
         "_last_request",
+        "_moved_bytes",
         "_scanner",
         "_serving",
         "_since_s",
         "client",
         "stream",
     )
+
+    protocol = "http"
 
     def __init__(self, client: ClientConnection, destination: Destination) -> None:
         self.client = client
@@ -62,7 +75,9 @@ class HttpConnection:
         self._serving = False
         self._last_head = b""
         self._last_request = NO_REQUEST
+        self._host_differs = False  # in the last request
         self._since_s = 0.0  # when the tick first saw this connection waiting as it waits now
+        self._moved_bytes = 0  # of the exchange in flight, then
 
     # ── What the client does (StreamOwner) ─────────────────────────────────────────────────────────────────────────
 
@@ -95,8 +110,9 @@ class HttpConnection:
     def expire(self, now_s: float) -> None:
         exchange = self._exchange
         if exchange is not None:
-            self._since_s = 0.0
             exchange.expire(now_s)
+            if self._exchange is exchange:
+                self._expire_exchange(exchange, now_s)
             return
         if not self._since_s:
             self._since_s = now_s
@@ -106,12 +122,27 @@ class HttpConnection:
             else:
                 self.client.close()
 
-    def drain(self) -> None:
-        """Idle: closed now. Busy: the answer under way is the last, and says so to the client."""
-        if self._exchange is None:
-            linger(self.client, drained=not self._buffer)
-        else:
-            self._exchange.make_last()
+    def _expire_exchange(self, exchange: Exchange, now_s: float) -> None:
+        if not exchange.owes_body:
+            self._since_s = 0.0
+            return
+        moved_bytes = exchange.moved_bytes()
+        if not self._since_s or moved_bytes != self._moved_bytes:
+            self._since_s = now_s
+            self._moved_bytes = moved_bytes
+        elif now_s - self._since_s > STALL_TIMEOUT_S:
+            exchange.give_up(f"no byte of the request's or the response's body moved for {STALL_TIMEOUT_S:.0f} s")
+
+    def drain(self, patient: bool) -> None:
+        """Idle: closed now, or if `patient` after one more request. Busy: the answer under way is the last, and says
+        so to the client; `patient`: if it can still say so, else the next one will."""
+        exchange = self._exchange
+        self._last_head = b""  # the next request is looked at anew: see _next_request
+        if exchange is None:
+            if not patient:
+                linger(self.client, drained=not self._buffer)
+        elif not patient or not exchange.answered:
+            exchange.make_last()
 
     def abort(self) -> None:
         if self._exchange is not None:
@@ -173,8 +204,7 @@ class HttpConnection:
         if head == self._last_head:
             request = self._last_request
         else:
-            request = self._last_request = parse_request(head)
-            self._last_head = head
+            request = self._understand(head)
         payload = request.forward
         length = request.body_length
         if length == 0:
@@ -187,11 +217,35 @@ class HttpConnection:
             done = self._body_left == 0
         destination = self._destination
         client = self.client
-        if destination.policy is not client.node.policy:
+        policy = client.node.policy
+        if policy is not None and destination.generation != policy.generation:
             destination = self._destination = client.destination()
+        if self._host_differs:
+            client.node.telemetry.count(_HOST_MISMATCH)
         exchange = self._exchange = Exchange(self, destination, request, done, started_ns)
         exchange.begin(payload)
         return True
+
+    def _understand(self, head: bytes) -> RequestHead:
+        """A head unlike the one before. A new connection's first is often the one that came last by another."""
+        destination = self._destination
+        short = len(head) <= MAX_REMEMBERED_BYTES
+        if head == destination.last_head:
+            head = destination.last_head  # the same bytes, once in memory
+            request = destination.last_request
+        else:
+            request = parse_request(head)
+        if self.client.pod.draining:
+            request = request._replace(keep_alive=False)
+        elif short:
+            destination.last_head = head
+            destination.last_request = request
+        self._last_head = head if short else b""
+        self._last_request = request if short else NO_REQUEST
+        self._host_differs = destination.service_port is not None and names_another_service(
+            request.host, destination.service.host
+        )
+        return request
 
     def _unfinished_head(self, buffer: bytes) -> bool:
         if len(buffer) > MAX_HEAD_BYTES:

@@ -52,6 +52,8 @@ class Relay:
 
     __slots__ = ("_client", "_ended", "_received", "_sent", "_server", "_since_s", "_upstream", "_waiting_ends")
 
+    protocol = "tcp"
+
     def __init__(self, client: ClientConnection, upstream: Upstream) -> None:
         self._client = client
         self._upstream = upstream
@@ -97,13 +99,16 @@ class Relay:
                 self._received += len(data)
             other.send(data)
             if other.outgoing:
-                stream.pause()
+                stream.hold_back()
             return
         if stream.failed:
             self._close(reset=True)
             return
-        stream.pause()
         self._ended += 1
+        if self._ended == 2 and not self._waiting_ends and not other.outgoing:
+            self._close(reset=False)
+            return
+        stream.pause()
         if other.outgoing or other.connecting:
             self._waiting_ends.append(other)
         else:
@@ -127,7 +132,7 @@ class Relay:
         elif now_s - self._since_s > IDLE_TIMEOUT_S:
             self._close(reset=False)
 
-    def drain(self) -> None: ...
+    def drain(self, patient: bool) -> None: ...
 
     def abort(self) -> None:
         self._close(reset=True)

@@ -52,7 +52,11 @@ class _Lingering:
         elif now_s > self._until_s:
             self._client.close(reset=True)
 
-    def drain(self) -> None: ...
+    @property
+    def protocol(self) -> str:
+        return "" if self._ended else "http"
+
+    def drain(self, patient: bool) -> None: ...
 
     def abort(self) -> None:
         self._client.close(reset=True)

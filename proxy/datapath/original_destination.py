@@ -8,23 +8,30 @@ from proxy.model.address import SocketAddress
 SO_ORIGINAL_DST: Final = 80
 """include/uapi/linux/netfilter_ipv4.h; IP6T_SO_ORIGINAL_DST (netfilter_ipv6/ip6_tables.h) has the same number."""
 
-_SOL_IPV6: Final = socket.IPPROTO_IPV6
+_AF_INET: Final = int(socket.AF_INET)
+_IPPROTO_IP: Final = int(socket.IPPROTO_IP)
+_IPPROTO_IPV6: Final = int(socket.IPPROTO_IPV6)
 
 
-def original_destination(sock: socket.socket) -> SocketAddress:
-    """Asked of conntrack; a connection that was not redirected answers its own local address.
-
-    Raises OSError when the peer is gone already.
-    """
+def original_sockaddr(sock: socket.SocketType) -> bytes:
+    """Asked of conntrack, as it answers: struct sockaddr_in or sockaddr_in6, by the socket's family. Empty when there
+    is no entry (ENOENT), since nobody redirected the connection or its peer is gone already."""
     try:
-        if sock.family == socket.AF_INET:
-            # struct sockaddr_in: family, port, address
-            answer = sock.getsockopt(socket.IPPROTO_IP, SO_ORIGINAL_DST, 16)
-            return SocketAddress(socket.inet_ntoa(answer[4:8]), int.from_bytes(answer[2:4], "big"))
-        # struct sockaddr_in6: family, port, flow label, address, scope
-        answer = sock.getsockopt(_SOL_IPV6, SO_ORIGINAL_DST, 28)
-        return SocketAddress(socket.inet_ntop(socket.AF_INET6, answer[8:24]), int.from_bytes(answer[2:4], "big"))
+        if sock.family == _AF_INET:
+            return sock.getsockopt(_IPPROTO_IP, SO_ORIGINAL_DST, 16)
+        return sock.getsockopt(_IPPROTO_IPV6, SO_ORIGINAL_DST, 28)
     except OSError:
-        # No conntrack entry (ENOENT): nobody redirected it, so it was meant for this very address.
-        host, port = sock.getsockname()[:2]
-        return SocketAddress(host, port)
+        return b""
+
+
+def parse_sockaddr(told: bytes) -> SocketAddress:
+    port = int.from_bytes(told[2:4], "big")
+    if len(told) == 16:  # family, port, address
+        return SocketAddress(socket.inet_ntoa(told[4:8]), port)
+    return SocketAddress(socket.inet_ntop(socket.AF_INET6, told[8:24]), port)  # family, port, flow, address, scope
+
+
+def own_address(sock: socket.SocketType) -> SocketAddress:
+    """What a connection that nobody redirected was meant for. Raises OSError."""
+    host, port = sock.getsockname()[:2]
+    return SocketAddress(host, port)

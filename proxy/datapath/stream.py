@@ -3,10 +3,13 @@
 import errno
 import select
 import socket
-import time
+import sys
+import termios
+from fcntl import ioctl
+from time import monotonic
 from typing import Final, Protocol
 
-from proxy.datapath.reactor import READABLE, WRITABLE, Reactor
+from proxy.datapath.reactor import BROKEN, READABLE, WRITABLE, Reactor
 from proxy.http1.response import NO_RESPONSE
 from proxy.model.address import SocketAddress
 
@@ -16,9 +19,30 @@ READ_BYTES: Final = 64 * 1024
 CONNECT_TIMEOUT_S: Final = 10.0
 """Istio's default (DestinationRule connectionPool.tcp.connectTimeout) and ztunnel's (src/proxy.rs)."""
 
+# Between a fast sender and a slower reader the kernel would let its buffers grow to 32 MB of what was received and 4 MB
+# of what is to be sent (tcp_rmem, tcp_wmem). They are bounded where they are seen to fill: all other connections are
+# spared the system calls.
+
+MAX_BUFFERED_BYTES: Final = 3 * 512 * 1024
+"""Of kernel memory, for what one socket has received (SO_RCVBUF) and for what another has not had acknowledged
+(SO_SNDBUF): together below 4 MB a direction, and 1 Gbit/s still flows over 12 ms."""
+
+GROWING_BYTES: Final = MAX_BUFFERED_BYTES // 4
+"""SO_SNDBUF at which it is bounded: it doubles with the congestion window, and is looked at when it is full."""
+
+_SIOCOUTQ: Final = termios.TIOCOUTQ
+"""tcp(7); the same number."""
+_SO_SNDBUFFORCE: Final = 32
+_SO_RCVBUFFORCE: Final = 33
+"""include/uapi/asm-generic/socket.h"""
+
 # Plain ints: `|` on the socket module's enum members costs 3 µs, as much as parsing a head.
 _SEND_FLAGS: Final = int(socket.MSG_DONTWAIT) | int(socket.MSG_NOSIGNAL)
 _RECEIVE_FLAGS: Final = int(socket.MSG_DONTWAIT)
+
+_SOL_SOCKET: Final = int(socket.SOL_SOCKET)
+_SO_RCVBUF: Final = int(socket.SO_RCVBUF)
+_SO_SNDBUF: Final = int(socket.SO_SNDBUF)
 
 _ONCE: Final = select.EPOLLET
 """epoll tells of EPOLLHUP unasked: once then, instead of in every turn (epoll(7))."""
@@ -50,6 +74,7 @@ class Stream:
     """
 
     __slots__ = (
+        "_bounded",
         "_connect_error",
         "_connecting",
         "_events",
@@ -66,7 +91,7 @@ class Stream:
         "sock",
     )
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, owner: StreamOwner) -> None:
+    def __init__(self, reactor: Reactor, sock: socket.SocketType, owner: StreamOwner) -> None:
         """An accepted connection. Needs not be non-blocking: every call says MSG_DONTWAIT itself."""
         self._reactor = reactor
         self.sock = sock
@@ -79,6 +104,7 @@ class Stream:
         self.since_s = 0.0
         self.last_head = b""
         self.last_response = NO_RESPONSE
+        self._bounded = False
         self._connecting = False
         self._connect_error = 0
         self._events = READABLE
@@ -89,7 +115,7 @@ class Stream:
     def connect(self, address: SocketAddress) -> None:
         """Instead of `start`; the outcome is told to the owner, in a later turn."""
         self._connecting = True
-        self.since_s = time.monotonic()
+        self.since_s = monotonic()
         code = self.sock.connect_ex(address)
         self._events = WRITABLE
         if code not in (0, errno.EINPROGRESS):
@@ -122,13 +148,16 @@ class Stream:
         if sent < len(data):
             self.outgoing = data[sent:]
             self._listen_for()
+            if not self._bounded and self.fd >= 0:
+                self._bounded = _bound(self.sock, _SO_SNDBUF, _SO_SNDBUFFORCE, GROWING_BYTES)
 
     def on_event(self, events: int) -> None:
         if self._connecting:
-            code = self._connect_error or self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                self._connect_failed(code)
-                return
+            if events & BROKEN or self._connect_error:
+                code = self._connect_error or self.sock.getsockopt(_SOL_SOCKET, socket.SO_ERROR)
+                if code:
+                    self._connect_failed(code)
+                    return
             if not events & WRITABLE:
                 return  # of the connection that had this descriptor before, closed in this turn
             self._connecting = False
@@ -156,10 +185,16 @@ class Stream:
                 self._reactor.change(self.fd, _ONCE)
 
     def pause(self) -> None:
-        """Stop reading: the other side is slower, or nobody wants more for now."""
+        """Stop reading: nobody wants more for now."""
         if not self.paused:
             self.paused = True
             self._listen_for()
+
+    def hold_back(self) -> None:
+        """Stop reading because the other side is slower; the kernel reads ahead MAX_BUFFERED_BYTES at most."""
+        if not self.paused and self.fd >= 0:
+            self.pause()
+            _bound(self.sock, _SO_RCVBUF, _SO_RCVBUFFORCE, MAX_BUFFERED_BYTES)
 
     def resume(self) -> None:
         if self.paused:
@@ -182,6 +217,12 @@ class Stream:
         if reset:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.sock.close()
+
+    def unsent_bytes(self) -> int:
+        """What the peer has not acknowledged, of a stream that could not send all; otherwise 0, and no system call."""
+        if not self.outgoing or self.fd < 0:
+            return 0
+        return len(self.outgoing) + int.from_bytes(ioctl(self.fd, _SIOCOUTQ, bytes(4)), sys.byteorder)
 
     @property
     def connecting(self) -> bool:
@@ -218,3 +259,15 @@ class Stream:
             return  # its owner has left meanwhile
         self.close()
         self.owner.on_connect_failed(self, errno.errorcode.get(code, str(code)))
+
+
+def _bound(sock: socket.SocketType, option: int, forced: int, from_bytes: int) -> bool:
+    """Ends the kernel's own growth of a buffer that has reached more than `from_bytes`."""
+    if sock.getsockopt(_SOL_SOCKET, option) <= from_bytes:
+        return False
+    half = MAX_BUFFERED_BYTES // 2  # doubled by the kernel, for its own overhead (socket(7))
+    try:
+        sock.setsockopt(_SOL_SOCKET, forced, half)
+    except OSError:  # without CAP_NET_ADMIN net.core.{r,w}mem_max bounds it further
+        sock.setsockopt(_SOL_SOCKET, option, half)
+    return True

@@ -14,7 +14,11 @@ from proxy.model.address import SocketAddress
 from proxy.model.direction import Direction
 from proxy.model.routing import ServiceName
 from proxy.model.workload import Workload
+from proxy.policy.lease import MAX_IDLE_A_POD
 from proxy.telemetry.series import RequestSeries, TcpSeries
+
+_AF_INET: Final = int(socket.AF_INET)
+_AF_INET6: Final = int(socket.AF_INET6)
 
 IDLE_UPSTREAM_S: Final = 5.0
 """Below the keep-alive time-outs of common servers, Node's 5 s being the shortest; Linkerd's is 3 s."""
@@ -22,9 +26,6 @@ IDLE_UPSTREAM_S: Final = 5.0
 MAX_IDLE_INBOUND: Final = 4
 """Idle connections that an inbound Upstream keeps (DESIGN 6, pools), and one more for each connection that the client
 still holds open: with fewer, 32 busy keep-alive connections of one client would close and open upstreams for ever."""
-
-MAX_IDLE_A_POD: Final = 256
-"""Of all a pod's upstreams together (DESIGN 6, pools)."""
 
 
 class Upstream:
@@ -64,7 +65,7 @@ class Upstream:
         self.pod = pod
         self.direction = direction
         self.address = address
-        self.family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self.family = _AF_INET6 if ":" in address.host else _AF_INET
         self.service = service
         self.peer = peer
         self.workload = workload
@@ -89,14 +90,18 @@ class Upstream:
             stream.owner = owner
             stream.reused = True
             return stream
-        stream = Stream(self.pod.node.reactor, self.pod.upstream_socket(self.family, self.source), owner)
+        stream = Stream(self.pod.node.reactor, self.pod.sockets.take(self.family, self.source), owner)
         stream.connect(self.address)
         return stream
 
     def give_back(self, stream: Stream, now_s: float) -> None:
         """The stream finished a request and may carry another."""
         pod = self.pod
-        if self.retired or len(self.idle) >= self._max_idle + self.callers or pod.idle_connections >= MAX_IDLE_A_POD:
+        if (
+            self.retired
+            or len(self.idle) >= self._max_idle + self.callers
+            or (pod.idle_connections >= pod.idle_threshold and not pod.may_keep_idle())
+        ):
             stream.close()
             return
         stream.owner = self
@@ -104,6 +109,8 @@ class Upstream:
             stream.resume()
         stream.since_s = now_s
         pod.idle_connections += 1
+        if not self.idle:
+            pod.resting.add(self)
         self.idle.append(stream)
 
     def on_data(self, stream: Stream, data: bytes) -> None:
@@ -122,6 +129,8 @@ class Upstream:
         """Close what has been idle too long; the oldest is first, since the list is used as a stack."""
         while self.idle and now_s - self.idle[0].since_s > IDLE_UPSTREAM_S:
             self._drop(self.idle[0])
+        if not self.idle:
+            self.pod.resting.discard(self)
 
     def retire(self) -> None:
         self.retired = True

@@ -18,6 +18,10 @@ MAX_HEAD_BYTES: Final = 60 * 1024
 MAX_FIELDS: Final = 100
 """Both Envoy's defaults (max_request_headers_kb, max_headers_count); beyond them 431."""
 
+MAX_REMEMBERED_BYTES: Final = 2048
+"""A head up to this length is kept to be compared with the next: what pollers and services repeat is shorter, and an
+idle connection should not hold a browser's cookies."""
+
 HEAD_START: Final = re.compile(TOKEN + rb"|\r\n|\r\Z")
 """How a request's head may begin; an empty line before it is tolerated (RFC 9112 section 2.2)."""
 

@@ -1,7 +1,7 @@
 """All policy in force at one instant."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy.model.address import SocketAddress
 from proxy.model.routing import InboundPort, ServicePort
@@ -29,7 +29,8 @@ class PolicySnapshot:
     """An immutable view of policy; consecutive snapshots share what did not change (same objects, not only equal).
 
     `services` is keyed by cluster address and port, `workloads` by pod address, `pods` by (namespace, pod name),
-    `inbound` by pod address and port.
+    `inbound` by pod address and port. `hot_pods` are those that several workers serve, with their number; it is for the
+    supervisor, workers do not get it.
     """
 
     generation: int
@@ -38,3 +39,4 @@ class PolicySnapshot:
     pods: Mapping[tuple[str, str], Workload]
     inbound: Mapping[SocketAddress, InboundPort]
     rejections: tuple[Rejection, ...]
+    hot_pods: Mapping[tuple[str, str], int] = field(default_factory=dict)

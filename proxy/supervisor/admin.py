@@ -20,6 +20,9 @@ _SHUTDOWN_S: Final = 1.0
 """Time that requests in progress get when the proxy ends: longer than a scrape takes."""
 
 
+_Routes = dict[str, Callable[[web.Request], Awaitable[web.Response]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Questions:
     """Who answers each path."""
@@ -28,6 +31,7 @@ class Questions:
     unready: Callable[[], list[str]]
     policy: Callable[[], dict[str, Any]]
     pods: Callable[[], list[dict[str, Any]]]
+    drain: Callable[[], Awaitable[None]]
 
 
 class AdminServers:
@@ -36,30 +40,52 @@ class AdminServers:
     def __init__(self, questions: Questions) -> None:
         self._questions = questions
         self._runners: list[web.AppRunner] = []
+        self._sites: list[web.SockSite] = []
         self._socket_path: Path | None = None
+        self._released = False
         self.metrics_ports: list[int] = []
         self.ready_ports: list[int] = []
 
     async def start(self, bind: tuple[str, ...], metrics_port: int, ready_port: int, admin_socket: Path) -> None:
         """Raises CannotStart when a port or the admin socket is in use; what was opened is closed by `close`."""
-        self.metrics_ports = await self._serve_tcp({"/metrics": self._metrics}, bind, metrics_port, "metrics")
-        self.ready_ports = await self._serve_tcp({"/healthz/ready": self._ready}, bind, ready_port, "readiness")
-        runner = await self._runner({"/policy": self._policy, "/pods": self._pods, "/metrics": self._metrics})
+        # First: whoever is told of another proxy must not read of a port.
+        runner = await self._runner(
+            {"/policy": self._policy, "/pods": self._pods, "/metrics": self._metrics}, {"/drain": self._drain}
+        )
         admin = _listen_unix(admin_socket)
         self._socket_path = admin_socket
-        await web.SockSite(runner, admin).start()
+        await self._listen_on(runner, admin)
+        self.metrics_ports = await self._serve_tcp({"/metrics": self._metrics}, bind, metrics_port, "metrics")
+        self.ready_ports = await self._serve_tcp({"/healthz/ready": self._ready}, bind, ready_port, "readiness")
+
+    async def release(self) -> None:
+        """Another proxy takes the ports and the socket's path; questions under way are still answered."""
+        sites, self._sites = self._sites, []
+        for site in sites:
+            await site.stop()
+        self._released = True
+        self._remove_socket_file()
 
     async def close(self) -> None:
         for runner in self._runners:
             await runner.cleanup()
         self._runners.clear()
+        self._sites.clear()
+        self._remove_socket_file()
+
+    def _remove_socket_file(self) -> None:
         if self._socket_path is not None:
             self._socket_path.unlink(missing_ok=True)
             self._socket_path = None
 
+    async def _listen_on(self, runner: web.AppRunner, listener: socket.socket) -> None:
+        site = web.SockSite(runner, listener)
+        await site.start()
+        self._sites.append(site)
+
     async def _serve_tcp(
         self,
-        routes: dict[str, Callable[[web.Request], Awaitable[web.Response]]],
+        routes: _Routes,
         bind: tuple[str, ...],
         port: int,
         purpose: str,
@@ -70,17 +96,30 @@ class AdminServers:
             listener = _listen_tcp(address, port, purpose)
             if listener is not None:
                 ports.append(int(listener.getsockname()[1]))
-                await web.SockSite(runner, listener).start()
+                await self._listen_on(runner, listener)
         return ports
 
-    async def _runner(self, routes: dict[str, Callable[[web.Request], Awaitable[web.Response]]]) -> web.AppRunner:
+    async def _runner(self, routes: _Routes, orders: _Routes | None = None) -> web.AppRunner:
         app = web.Application()
+        app.on_response_prepare.append(self._part)
         for path, handler in routes.items():
             app.router.add_get(path, handler)
+        for path, handler in (orders or {}).items():
+            app.router.add_post(path, handler)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         self._runners.append(runner)
         return runner
+
+    async def _part(self, _: web.Request, response: web.StreamResponse) -> None:
+        """A scraper's connection must not stay with the old one."""
+        if self._released:
+            response.force_close()
+
+    async def _drain(self, _: web.Request) -> web.Response:
+        await self._questions.drain()
+        await self.release()
+        return web.Response(text="draining\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=await self._questions.metrics(), headers={"Content-Type": CONTENT_TYPE})
@@ -138,7 +177,10 @@ def _listen_unix(path: Path) -> socket.socket:
             except ConnectionRefusedError:
                 path.unlink(missing_ok=True)
             else:
-                raise CannotStart(f"another proxy answers on {path}: stop it, or choose another --run-dir")
+                raise CannotStart(
+                    f"another proxy answers on {path}: take its place with --take-over, stop it, or choose another "
+                    "--run-dir"
+                )
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:

@@ -1,10 +1,12 @@
-"""The proxy's two connections to the node agent: ZDS, which brings pods, and the object stream, which takes proofs.
+"""The proxy's two connections to the node agent: ZDS, which brings pods, and the object stream, which brings
+objects and takes proofs.
 
 Both are made again whenever they break; pods are served on meanwhile: an agent that restarts costs no connection.
 """
 
 import asyncio
 import logging
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -15,8 +17,9 @@ from typing import Final, NoReturn
 
 from proxy.api import stream, zds
 from proxy.errors import CannotServe, printable
+from proxy.supervisor.object_stream import ObjectStream
 from proxy.supervisor.pods import NotANetns, PodName, Pods
-from proxy.supervisor.waiting import BackOff, readable
+from proxy.supervisor.waiting import BackOff, pause, readable
 from proxy.workerlink import ProofSeen
 
 _log = logging.getLogger(__name__)
@@ -41,22 +44,35 @@ class ZdsClient:
         self._pods = pods
         self._on_change = on_change
         self._problem = ""
+        self._back_off = BackOff(FIRST_PAUSE_S, LAST_PAUSE_S)
+        self._woken = asyncio.Event()
+        self._leaving = False
         self.connected = False
         self.snapshot_complete = False
         """A whole snapshot was received once since the start."""
 
     async def run(self) -> None:
-        """Until cancelled."""
-        back_off = BackOff(FIRST_PAUSE_S, LAST_PAUSE_S)
-        while True:
-            problem = await self._once(back_off)
+        """Until cancelled, or until the agent's end after `leave`."""
+        while not self._leaving:
+            problem = await self._once()
             if problem != self._problem:
                 # Once a reason, not once an attempt: an agent may be away for hours.
                 _log.warning("no agent on %s: %s; pods stay as they are, trying again", self._path, problem)
                 self._problem = problem
-            await asyncio.sleep(back_off.next_s())
+            await pause(self._back_off.next_s(), self._woken)
 
-    async def _once(self, back_off: BackOff) -> str:
+    def retry_now(self) -> None:
+        """An agent has just shown itself elsewhere: no reason to sit out a pause."""
+        if not self.connected:
+            self._back_off.reset()
+            self._woken.set()
+
+    def leave(self) -> None:
+        """The proxy ends: it takes no pod any more, and waits for no other agent; it still hears which pods leave."""
+        self._leaving = True
+        self._woken.set()
+
+    async def _once(self) -> str:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             sock.connect(str(self._path))
@@ -64,7 +80,7 @@ class ZdsClient:
             self._set_connected(True)
             self._problem = ""
             _log.info("connected to the agent on %s", self._path)
-            await self._converse(sock, back_off)
+            await self._converse(sock)
         except OSError as error:
             return error.strerror or str(error)
         except _AgentClosed:
@@ -75,7 +91,7 @@ class ZdsClient:
             sock.close()
             self._set_connected(False)
 
-    async def _converse(self, sock: socket.socket, back_off: BackOff) -> NoReturn:
+    async def _converse(self, sock: socket.socket) -> NoReturn:
         named: set[str] | None = set()
         while True:
             request, netns_fd = await self._next_request(sock)
@@ -100,7 +116,7 @@ class ZdsClient:
                     await self._pods.keep_only(named)
                     named = None
                     self.snapshot_complete = True
-                    back_off.reset()
+                    self._back_off.reset()
                     self._on_change()
             # A few bytes into a queue that the agent empties before it asks again: never full with an honest agent.
             zds.send(sock, zds.encode_ack(refusal))
@@ -122,7 +138,10 @@ class ZdsClient:
         return request, zds.take_descriptor(request, packet.descriptors)
 
     async def _add(self, pod: PodName, netns_fd: int) -> str:
-        """The refusal, or "" when the pod is served."""
+        """The refusal, or "" when the pod is served. Takes the descriptor over."""
+        if self._leaving:
+            os.close(netns_fd)
+            return f"pod {pod}: this proxy is ending; the next one is told"
         try:
             await self._pods.add(pod, netns_fd)
         except CannotServe as refused:
@@ -137,10 +156,11 @@ class ZdsClient:
 
 
 class ProofReporter:
-    """Tells the agent of each proof connection that a worker saw."""
+    """Tells the agent of each proof connection that a worker saw, and `objects` of what the agent streams."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, objects: ObjectStream | None = None) -> None:
         self._path = path
+        self._objects = objects
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING_PROOFS)
         self._writer: asyncio.StreamWriter | None = None
         self._back_off = BackOff(FIRST_PAUSE_S, LAST_PAUSE_S)
@@ -161,21 +181,30 @@ class ProofReporter:
         while True:
             # The ZDS client logs that the agent is away; the same agent listens here. No task group in here: one that
             # is cancelled while a task of it fails forgets the cancellation (CPython 3.11).
-            with suppress(OSError, ValueError):
+            try:
                 await self._once()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._back_off.next_s()):
-                    await self._woken.wait()
-            self._woken.clear()
+            except (FileNotFoundError, ConnectionRefusedError):
+                if self._objects is not None:
+                    self._objects.refused()
+            except OSError:
+                pass
+            except ValueError as error:
+                _log.warning("the object stream breaks off, and begins anew: %s", printable(str(error)))
+            await pause(self._back_off.next_s(), self._woken)
 
     async def _once(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(str(self._path), limit=stream.MAX_LINE_BYTES)
+        reader, writer = await asyncio.open_unix_connection(str(self._path), limit=stream.MAX_OBJECT_LINE_BYTES)
         try:
             while line := await reader.readline():
-                if isinstance(stream.decode(line), stream.Hello):
+                if self._writer is not None:
+                    if self._objects is not None:
+                        await self._objects.heard(line)
+                elif isinstance(hello := stream.decode(line), stream.Hello):
                     self._back_off.reset()
                     self._writer = writer
                     self._tell()
+                    if self._objects is not None:
+                        self._objects.greeted(hello)
         finally:
             self._writer = None
             writer.close()

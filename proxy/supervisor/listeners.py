@@ -1,10 +1,13 @@
 """A pod's listening sockets, made inside its network namespace and kept by the supervisor across workers."""
 
 import errno
+import os
 import socket
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from proxy.api.constants import INBOUND_PORT, OUTBOUND_PORT, PROXY_MARK
@@ -18,6 +21,10 @@ BACKLOG: Final = 4096
 is being replaced."""
 
 PORTS: Final = ((Direction.OUTBOUND, OUTBOUND_PORT), (Direction.INBOUND, INBOUND_PORT))
+ORDER: Final = {
+    ListenerKind(direction, family): 10 * i + family for i, (direction, _) in enumerate(PORTS) for family in (4, 6)
+}
+"""In which order a pod's listeners are told to others."""
 
 _IPV6_TRANSPARENT: Final = 75
 """include/uapi/linux/in6.h; Python names only the IPv4 one."""
@@ -49,28 +56,82 @@ class PodListeners:
             listener.close()
 
 
-def open_listeners(entry: NetnsEntry, netns_fd: int) -> PodListeners:
+Inherited = Mapping[ListenerKind, socket.socket]
+"""Listeners of a pod that another proxy opened."""
+_NONE: Final[Inherited] = MappingProxyType({})
+
+
+def open_listeners(
+    entry: NetnsEntry, netns_fd: int, inherited: Inherited = _NONE, *, name_takers: bool = True
+) -> PodListeners:
     """Bind and listen on both ports, IPv4 and (where the kernel has it) IPv6; all or nothing.
 
-    REDIRECT leads to the loopback address in OUTPUT and to the interface's own in PREROUTING, hence the wildcard.
-    Synchronous, some 100 µs. Raises PortTaken, or CannotServe.
+    Those that are `inherited` are taken over as they are: all end up in the result, or are closed. REDIRECT leads to
+    the loopback address in OUTPUT and to the interface's own in PREROUTING, hence the wildcard. Synchronous, some
+    100 µs. Raises PortTaken, or CannotServe. Who has taken a port is told with `name_takers`: the connections of the
+    whole machine are gone through for it.
     """
-    opened: list[tuple[ListenerKind, socket.socket]] = []
+    opened: list[tuple[ListenerKind, socket.socket]] = list(inherited.items())
     try:
         with entry.enter(netns_fd):
             for direction, port in PORTS:
                 for family in (4, 6):
-                    listener = _listen(family, port)
-                    if listener is not None:
-                        opened.append((ListenerKind(direction, family), listener))
+                    kind = ListenerKind(direction, family)
+                    if kind not in inherited and (listener := _listen(family, port, name_takers)) is not None:
+                        opened.append((kind, listener))
     except PortTaken:
         _close_all(opened)
         raise
     except OSError as error:
         _close_all(opened)
         raise CannotServe(f"listeners cannot be opened in the pod's network namespace: {error}") from error
+    opened.sort(key=lambda listener: ORDER[listener[0]])
     cookie = netns_cookie(opened[0][1])
     return PodListeners(tuple(kind for kind, _ in opened), tuple(sock for _, sock in opened), cookie)
+
+
+def cookie_of(entry: NetnsEntry, netns_fd: int) -> int:
+    """SO_NETNS_COOKIE of the namespace. Raises OSError when it cannot be entered."""
+    with entry.enter(netns_fd), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        return netns_cookie(sock)
+
+
+def recognise(descriptors: Iterable[int], cookie: int) -> dict[ListenerKind, socket.socket]:
+    """Which of a pod's listeners these are, asked of the kernel. Takes the descriptors over.
+
+    All are closed and none returned when one of them is no listener of ours in the namespace with this cookie.
+    """
+    found: dict[ListenerKind, socket.socket] = {}
+    strange = False
+    for descriptor in descriptors:
+        try:
+            sock = socket.socket(fileno=descriptor)
+        except OSError:
+            os.close(descriptor)
+            strange = True
+            continue
+        kind = _kind_of(sock, cookie)
+        if kind is None or kind in found:
+            sock.close()
+            strange = True
+        else:
+            sock.setblocking(False)
+            found[kind] = sock
+    if strange:
+        _close_all(list(found.items()))
+        return {}
+    return found
+
+
+def _kind_of(sock: socket.socket, cookie: int) -> ListenerKind | None:
+    family = {socket.AF_INET: 4, socket.AF_INET6: 6}.get(sock.family)
+    if family is None or sock.type != socket.SOCK_STREAM:
+        return None
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or netns_cookie(sock) != cookie:
+        return None
+    port = sock.getsockname()[1]
+    direction = next((direction for direction, ours in PORTS if ours == port), None)
+    return None if direction is None else ListenerKind(direction, family)
 
 
 def _close_all(opened: list[tuple[ListenerKind, socket.socket]]) -> None:
@@ -78,7 +139,7 @@ def _close_all(opened: list[tuple[ListenerKind, socket.socket]]) -> None:
         listener.close()
 
 
-def _listen(family: int, port: int) -> socket.socket | None:
+def _listen(family: int, port: int, name_takers: bool) -> socket.socket | None:
     """None when the kernel has no IPv6 at all. A namespace whose IPv6 is only switched off gets its listener: it may be
     switched on later, and the rules cover both families from the start."""
     try:
@@ -94,7 +155,7 @@ def _listen(family: int, port: int) -> socket.socket | None:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise PortTaken(port, family, _holders(port)) from error
+            raise PortTaken(port, family, _holders(port) if name_takers else frozenset()) from error
         raise
     except BaseException:
         listener.close()

@@ -1,20 +1,22 @@
-"""The pods that are served: their namespaces, listeners and workers, from announcement to departure."""
+"""The pods that are served: their namespaces and listeners, from announcement to departure."""
 
 import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from proxy.datapath.netns import CLONE_NEWNET, NetnsEntry
 from proxy.errors import CannotServe, printable
 from proxy.link import close_descriptors
-from proxy.supervisor.listeners import PodListeners, PortTaken, name_holders, open_listeners, port_taken_message
-from proxy.supervisor.workers import Worker, worker_of
-from proxy.workerlink import ForgetPod, PodForgotten, PodIdentity, PodServed, ServePod
+from proxy.supervisor.handovers import CutReport, Handovers, NetnsIdentity, PodKey, ServedPod, Stage
+from proxy.supervisor.listener_source import ListenerSource
+from proxy.supervisor.listeners import PodListeners, PortTaken, name_holders, port_taken_message
+from proxy.supervisor.workers import Worker
+from proxy.workerlink import AskLease, PodForgotten, PodIdentity, PodServed, ReturnLease
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +28,6 @@ FORGET_TIMEOUT_S: Final = 2.0
 
 _NS_GET_NSTYPE: Final = 0xB703
 """include/uapi/linux/nsfs.h"""
-
-NetnsIdentity = tuple[int, int]
-"""(st_dev, st_ino)"""
 
 
 class NotANetns(Exception):
@@ -46,22 +45,6 @@ class PodName:
 
     def __str__(self) -> str:
         return printable(f"{self.namespace}/{self.name}")
-
-
-@dataclass(slots=True)
-class ServedPod:
-    """Owns the namespace's descriptor and the listeners; both are sent again to a worker that replaces another."""
-
-    identity: PodIdentity
-    netns: NetnsIdentity
-    netns_fd: int
-    listeners: PodListeners
-    worker: int
-    served: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def close(self) -> None:
-        self.listeners.close()
-        close_descriptors((self.netns_fd,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +70,22 @@ def netns_identity(netns_fd: int) -> NetnsIdentity:
 class Pods:
     """Every pod that the agent announced. One caller at a time: ZDS answers requests in order."""
 
-    def __init__(self, entry: NetnsEntry, workers: Callable[[], list[Worker]], drain_s: float) -> None:
+    def __init__(
+        self,
+        entry: NetnsEntry,
+        workers: Callable[[], list[Worker]],
+        drain_s: float,
+        source: ListenerSource,
+        count_cut: CutReport = lambda pod, number: None,
+    ) -> None:
         own = os.fstat(entry.fileno())
         self._own_netns = (own.st_dev, own.st_ino)
-        self._entry = entry
-        self._workers = workers
+        self._handovers = Handovers(workers, count_cut)
+        self._source = source
         self._drain_s = drain_s
         self._served: dict[str, ServedPod] = {}
         self._pending: dict[str, PendingPod] = {}
-        self._forgetting: dict[str, asyncio.Event] = {}
+        self._drains = False
         self.started = 0
         self.stopped = 0
 
@@ -107,8 +97,16 @@ class Pods:
     def pending(self) -> list[PendingPod]:
         return list(self._pending.values())
 
+    @property
+    def held(self) -> frozenset[NetnsIdentity]:
+        """Every namespace that we or our workers hold open: of pods that are served, and that are leaving."""
+        served = frozenset(pod.netns for pod in self._served.values())
+        return served | {leaving.netns for leaving in self._handovers.leaving}
+
+    # ── What the agent asks ────────────────────────────────────────────────────────────────────────────────────────
+
     async def add(self, pod: PodName, netns_fd: int) -> None:
-        """Serve a pod; returns when its worker holds the listeners. Takes the descriptor over, whatever happens.
+        """Serve a pod; returns when a worker holds the listeners. Takes the descriptor over, whatever happens.
 
         Announced again with the same namespace: nothing to do. With another one: the old is drained and replaced.
         Raises CannotServe (the text is the nack; nothing is left half open), NotANetns.
@@ -126,45 +124,44 @@ class Pods:
                     f"pod {pod}: the namespace announced is the proxy's own, not a pod's: check the agent"
                 )
             await self._serve(pod, netns, netns_fd)
-            netns_fd = -1
             self._pending.pop(pod.uid, None)
         except CannotServe as refused:
             self._pending[pod.uid] = PendingPod(pod, str(refused))
             raise
         finally:
-            if netns_fd >= 0:
-                close_descriptors((netns_fd,))
+            close_descriptors((netns_fd,))
 
     async def _serve(self, pod: PodName, netns: NetnsIdentity, netns_fd: int) -> None:
         listeners = await self._open(pod, netns_fd)
+        if self._drains:
+            self._source.abandon(pod.uid)
+            listeners.close()
+            raise CannotServe(f"pod {pod}: this proxy is ending; the next one is told")
         identity = PodIdentity(pod.uid, pod.namespace, pod.name, pod.service_account, listeners.netns_cookie)
-        index = worker_of(pod.uid, len(self._workers()))
-        served = ServedPod(identity, netns, netns_fd, listeners, index)
+        # Its own copy: the pod may be forgotten, and closed with all it has, while this waits.
+        served = ServedPod(identity, netns, fcntl.fcntl(netns_fd, fcntl.F_DUPFD_CLOEXEC, 0), listeners)
         self._served[pod.uid] = served
-        self._hand_over(served)
+        self._handovers.settle(served)
         try:
             await self._wait_served(served)
         except BaseException:
-            # The descriptor stays the caller's: it closes it.
-            del self._served[pod.uid]
-            self._workers()[index].send(ForgetPod(pod.uid, 0.0))
-            listeners.close()
+            if self._served.get(pod.uid) is served:
+                del self._served[pod.uid]
+                self._handovers.leave(served, 0.0)
+                self._source.abandon(pod.uid)
+                served.close()
             raise
         self.started += 1
-        _log.info("pod %s is served by worker %d", pod, index)
+        _log.info("pod %s is served by worker %s", pod, ", ".join(map(str, served.workers)))
 
     async def _open(self, pod: PodName, netns_fd: int) -> PodListeners:
         try:
-            return open_listeners(self._entry, netns_fd)
+            return await self._source.obtain(pod.uid, netns_fd)
         except PortTaken as taken:
             holders = await asyncio.to_thread(name_holders, taken.inodes)
             raise CannotServe(f"pod {pod}: {port_taken_message(taken, holders)}") from taken
         except OSError as error:
             raise CannotServe(f"pod {pod}: its network namespace cannot be entered: {error}") from error
-
-    def _hand_over(self, pod: ServedPod) -> None:
-        descriptors = [pod.netns_fd, *(listener.fileno() for listener in pod.listeners.sockets)]
-        self._workers()[pod.worker].send(ServePod(pod.identity, pod.listeners.kinds), descriptors)
 
     async def _wait_served(self, pod: ServedPod) -> None:
         try:
@@ -172,26 +169,39 @@ class Pods:
                 await pod.served.wait()
         except TimeoutError:
             name = printable(f"{pod.identity.namespace}/{pod.identity.name}")
+            asked = ", ".join(map(str, pod.at(Stage.ASKED))) or "none runs"
             raise CannotServe(
-                f"pod {name}: worker {pod.worker} did not take it within {SERVE_TIMEOUT_S:g} s: see the proxy's log"
+                f"pod {name}: worker {asked} did not take it within {SERVE_TIMEOUT_S:g} s: see the proxy's log"
             ) from None
 
     async def forget(self, uid: str, drain_s: float = 0.0) -> None:
-        """Stop serving a pod; unknown ones are no error. Without a drain it returns when the worker has let go of the
-        namespace, after FORGET_TIMEOUT_S at the latest."""
+        """Stop serving a pod; unknown ones are no error. Without a drain it returns when all workers have let go of the
+        namespace, also those that drained it already, after FORGET_TIMEOUT_S at the latest."""
         self._pending.pop(uid, None)
+        leaving = [one for one in self._handovers.leaving if one.identity.uid == uid]
+        if drain_s <= 0:
+            for one in leaving:
+                self._handovers.hasten(one, drain_s)
         pod = self._served.pop(uid, None)
-        if pod is None:
-            return
-        gone = self._forgetting.setdefault(uid, asyncio.Event())
-        self._workers()[pod.worker].send(ForgetPod(uid, drain_s))
-        pod.close()
-        self.stopped += 1
-        _log.info("pod %s is no longer served", printable(f"{pod.identity.namespace}/{pod.identity.name}"))
+        if pod is not None:
+            leaving.append(self._handovers.leave(pod, drain_s))
+            pod.close()
+            self.stopped += 1
+            _log.info("pod %s is no longer served", printable(f"{pod.identity.namespace}/{pod.identity.name}"))
+        self._source.release(uid)
         if drain_s <= 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FORGET_TIMEOUT_S):
-                    await gone.wait()
+                    for one in leaving:
+                        await one.gone.wait()
+
+    async def forget_ended(self, netns: NetnsIdentity) -> None:
+        """This namespace has ended: nothing of it is held any more. Its pod may live on in another one."""
+        for uid in [uid for uid, pod in self._served.items() if pod.netns == netns]:
+            await self.forget(uid)
+        for one in self._handovers.leaving:
+            if one.netns == netns:
+                self._handovers.hasten(one, 0.0)
 
     async def keep_only(self, uids: Iterable[str]) -> None:
         """Drain what the agent's snapshot did not name."""
@@ -199,28 +209,40 @@ class Pods:
         for uid in [uid for uid in (*self._served, *self._pending) if uid not in named]:
             await self.forget(uid, self._drain_s)
 
-    def replay(self, worker: Worker) -> None:
-        """Tell a worker that has just started of every pod it serves."""
-        for gone in self._forgetting.values():
-            gone.set()
-        self._forgetting.clear()
-        for pod in self._served.values():
-            if pod.worker == worker.index:
-                self._hand_over(pod)
+    # ── What becomes of workers ────────────────────────────────────────────────────────────────────────────────────
 
-    def note_served(self, message: PodServed) -> None:
+    def worker_ended(self, worker: int) -> None:
+        """Its pods move to others at once; without another they wait for its successor."""
+        self._handovers.note_end(worker, self.served)
+
+    def settle(self) -> None:
+        """A worker has started or become usable: pods that belong there go home."""
+        for pod in self.served:
+            self._handovers.settle(pod)
+
+    def share_among(self, numbers: Mapping[PodKey, int]) -> None:
+        """How many workers serve a pod, by namespace and name; nothing is cut by a change."""
+        if self._handovers.share_among(numbers):
+            self.settle()
+
+    def note_served(self, worker: int, message: PodServed) -> None:
         if (pod := self._served.get(message.uid)) is not None:
-            pod.served.set()
+            self._handovers.note_served(worker, pod, message)
 
-    def note_forgotten(self, message: PodForgotten) -> None:
-        if (gone := self._forgetting.pop(message.uid, None)) is not None:
-            gone.set()
-        if message.cut_connections:
-            _log.warning("pod %s left with %d connections cut", printable(message.uid), message.cut_connections)
+    def note_forgotten(self, worker: int, message: PodForgotten) -> None:
+        self._handovers.note_forgotten(worker, self._served.get(message.uid), message)
 
-    def close(self) -> None:
-        """Close every listener and namespace; the workers were told to stop."""
+    def note_lease(self, worker: int, message: AskLease | ReturnLease) -> None:
+        self._handovers.note_lease(worker, message)
+
+    # ── The end ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin_drain(self) -> None:
+        """Serve nobody from here on: every listener and namespace of ours is closed. Workers are told by Stop; until
+        they have let go, `forget` hastens them."""
+        self._drains = True
         for pod in self._served.values():
+            self._handovers.leave(pod, None)
             pod.close()
         self.stopped += len(self._served)
         self._served.clear()

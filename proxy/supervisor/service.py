@@ -4,38 +4,47 @@ import asyncio
 import logging
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from proxy.api.constants import OBJECTS_SOCKET, PROXY_ADMIN_SOCKET, ZDS_SOCKET
-from proxy.config.text import render_rejection
+from proxy.api.constants import FDS_SOCKET, OBJECTS_SOCKET, PROXY_ADMIN_SOCKET, ZDS_SOCKET
 from proxy.datapath.netns import NetnsEntry
-from proxy.errors import CannotStart
+from proxy.errors import CannotStart, printable
 from proxy.metrics import MetricsPage, Owner, ProxyStatus
 from proxy.model.snapshot import PolicySnapshot
 from proxy.model.workload import UNKNOWN
 from proxy.settings import ProxySettings
 from proxy.supervisor.admin import AdminServers, Questions
 from proxy.supervisor.agent_link import ProofReporter, ZdsClient
+from proxy.supervisor.answers import pending_answer, rejection_answer, served_answer
+from proxy.supervisor.fd_store import FdStore
+from proxy.supervisor.listener_source import ListenerSource
+from proxy.supervisor.node_policy import NodePolicy
 from proxy.supervisor.orphans import OrphanWatch
-from proxy.supervisor.pods import PendingPod, Pods, ServedPod
-from proxy.supervisor.policy_watch import PolicyWatch
+from proxy.supervisor.pods import Pods
+from proxy.supervisor.pulse import PING_EVERY_S
+from proxy.supervisor.take_over import ask_to_drain, bind_when_free, lives, until_all_are_served
 from proxy.supervisor.workers import WORKER_COMMAND, Worker, raise_descriptor_limit
+from proxy.telemetry.series import CounterKey, TelemetryDelta
 from proxy.workerlink import (
+    AskLease,
     FromWorker,
     PodForgotten,
     PodServed,
     PolicyInForce,
     ProofSeen,
     ReportTelemetry,
+    ReturnLease,
     TelemetryReport,
-    UsePolicy,
     WorkerReady,
 )
 
 _log = logging.getLogger(__name__)
+
+_Parts = tuple[Callable[[], Coroutine[Any, Any, None]], ...]
 
 REPORT_TIMEOUT_S: Final = 0.25
 """A worker answers between two rounds of its reactor. What comes later is summed all the same, for the next scrape."""
@@ -77,62 +86,118 @@ class Supervisor:
         except OSError as error:
             raise CannotStart(f"network namespaces cannot be entered: {error.strerror}; {SETNS_REMEDY}") from error
         self.workers = [
-            Worker(index, self._worker_started, self._worker_said, worker_command) for index in range(settings.workers)
+            Worker(index, self._worker_started, self._worker_said, worker_command, self._worker_ended)
+            for index in range(settings.workers)
         ]
-        self.pods = Pods(self._entry, lambda: self.workers, settings.drain_s)
+        self.store = FdStore(settings.run_dir / FDS_SOCKET, self._store_reached)
+        source = ListenerSource(self._entry, self.store)
+        self.pods = Pods(self._entry, lambda: self.workers, settings.drain_s, source, self._count_cut)
         # One thread each: the metrics page asks that nobody else folds meanwhile, and a slow compile must not delay it.
         self._metrics_thread = ThreadPoolExecutor(1, "metrics")
-        self._policy_thread = ThreadPoolExecutor(1, "policy")
-        self.policy = PolicyWatch(settings.config_dir, self._policy_thread, self._policy_compiled)
+        self.policy = NodePolicy(settings.config_dir, lambda: self.zds.connected, self._policy_compiled)
         self.zds = ZdsClient(settings.run_dir / ZDS_SOCKET, self.pods, self._agent_changed)
-        self._orphans = OrphanWatch(self.pods, lambda: self.zds.connected)
-        self._proofs = ProofReporter(settings.run_dir / OBJECTS_SOCKET)
+        self._orphans = OrphanWatch(lambda: self.pods.held, self.pods.forget_ended)
+        self._proofs = ProofReporter(settings.run_dir / OBJECTS_SOCKET, self.policy.objects)
         self._page = MetricsPage(_version())
         self._reports: dict[tuple[int, int], asyncio.Future[None]] = {}
         self._next_report = 0
+        self._stop = asyncio.Event()
         self._stopping = False
+        self._accepts_no_more = asyncio.Event()
+        self._could_serve = asyncio.Event()
+        self._admin_socket = settings.run_dir / PROXY_ADMIN_SOCKET
+        self._takes_over = settings.take_over and lives(self._admin_socket)
         self._said_ready = False
-        self.admin = AdminServers(Questions(self._metrics, self.unready, self._policy_answer, self._pods_answer))
+        self._was_fit = False
+        self.admin = AdminServers(
+            Questions(self._metrics, self.unready, self._policy_answer, self._pods_answer, self._hand_over)
+        )
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; everything is closed on return. Raises CannotStart, and whatever ends a part of it."""
-        settings = self._settings
+        self._stop = stop
         try:
             raise_descriptor_limit()
-            await self.admin.start(
-                settings.bind, settings.metrics_port, settings.ready_port, settings.run_dir / PROXY_ADMIN_SOCKET
-            )
+            if not self._takes_over:
+                await self._open_ports()
             for worker in self.workers:
                 _start_worker(worker)
-            await self._serve_until(stop)
+            await self._serve_until()
         finally:
-            self._stopping = True
-            # First no new connection at all, so that a successor may take the ports; then the old ones end in peace.
-            self.pods.close()
-            await asyncio.gather(*(worker.stop(settings.drain_s) for worker in self.workers))
+            if not self._stopping:
+                await self._drain()
             await self.admin.close()
-            self._policy_thread.shutdown(cancel_futures=True)
+            self.store.close()
+            self.policy.close()
             self._metrics_thread.shutdown(cancel_futures=True)
             self._entry.close()
 
-    async def _serve_until(self, stop: asyncio.Event) -> None:
-        parts: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
+    async def _serve_until(self) -> None:
+        # A pod that ends during the drain must be let go of as fast as ever: whoever tells of that stays to the end.
+        to_the_end: _Parts = (self.zds.run, self._orphans.run, self.store.run)
+        until_then: _Parts = (
             self.policy.run,
-            self.zds.run,
             self._proofs.run,
-            self._orphans.run,
             self._collect,
+            self._watch_workers,
+            self._take_over,
         )
         try:
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(part()) for part in parts]
-                await stop.wait()
+                last = [tasks.create_task(part()) for part in to_the_end]
+                serving = [tasks.create_task(part()) for part in until_then]
+                await self._stop.wait()
                 _log.info("ending: connections have %g s to finish", self._settings.drain_s)
-                for task in running:
+                for task in serving:
+                    task.cancel()
+                await self._drain()
+                for task in last:
                     task.cancel()
         except ExceptionGroup as failed:
             # A fault of ours in one part: end, and let the service manager start a whole proxy again.
             raise failed.exceptions[0] from None
+
+    async def _drain(self) -> None:
+        """First no new connection at all, so that a successor may take the ports; then the old ones end in peace."""
+        self._stopping = True
+        self.zds.leave()
+        self.store.leave()
+        self.pods.begin_drain()
+        workers = [asyncio.ensure_future(worker.stop(self._settings.drain_s)) for worker in self.workers]
+        await asyncio.sleep(0)  # each worker is told
+        self._accepts_no_more.set()
+        await asyncio.gather(*workers)
+
+    # ── Taking over, and being taken over ──────────────────────────────────────────────────────────────────────────
+
+    async def _open_ports(self) -> None:
+        settings = self._settings
+        await self.admin.start(settings.bind, settings.metrics_port, settings.ready_port, self._admin_socket)
+
+    async def _take_over(self) -> None:
+        """As soon as this proxy could take the traffic: the old one accepts no more, and its ports are ours."""
+        if not self._takes_over:
+            return
+        _log.info("taking over from the proxy on %s as soon as this one could be ready", self._admin_socket)
+        while self._unfit():
+            self._could_serve.clear()
+            await self._could_serve.wait()
+        await until_all_are_served(
+            self._admin_socket,
+            lambda: frozenset(pod.identity.uid for pod in self.pods.served if pod.served.is_set()),
+            lambda: "; ".join(printable(pod.reason) for pod in self.pods.pending[:3]),
+        )
+        await ask_to_drain(self._admin_socket)
+        await bind_when_free(self._open_ports, self.admin.close)
+        self._takes_over = False
+        _log.info("took over; the former proxy ends by itself")
+        self._note_change()
+
+    async def _hand_over(self) -> None:
+        """POST /drain: returns when nothing is accepted here any more."""
+        _log.info("another proxy takes over")
+        self._stop.set()
+        await self._accepts_no_more.wait()
 
     def kill_workers(self) -> None:
         for worker in self.workers:
@@ -141,18 +206,29 @@ class Supervisor:
     # ── Workers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _worker_started(self, worker: Worker) -> None:
-        if self.policy.current is not None:
-            worker.send(UsePolicy(self.policy.current))
-        self.pods.replay(worker)
+        self.policy.feed.started(worker)
+        self.pods.settle()
+
+    def _worker_ended(self, worker: Worker) -> None:
+        self.policy.feed.ended(worker)
+        self.pods.worker_ended(worker.index)
+        self._note_change()
 
     def _worker_said(self, worker: Worker, message: FromWorker) -> None:
         match message:
             case PodServed():
-                self.pods.note_served(message)
+                self.pods.note_served(worker.index, message)
+                self._orphans.pod_came()
             case PodForgotten():
-                self.pods.note_forgotten(message)
+                self.pods.note_forgotten(worker.index, message)
+            case AskLease() | ReturnLease():
+                self.pods.note_lease(worker.index, message)
             case PolicyInForce(generation):
                 worker.policy_in_force = generation
+                self.policy.feed.in_force(worker, generation)
+                if not worker.usable:
+                    worker.usable = True
+                    self.pods.settle()
                 self._note_change()
             case ProofSeen():
                 self._proofs.report(message)
@@ -164,23 +240,49 @@ class Supervisor:
             case WorkerReady(pid):
                 _log.info("worker %d is ready, pid %d", worker.index, pid)
 
+    async def _watch_workers(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(PING_EVERY_S)
+            for worker in self.workers:
+                worker.beat(loop.time())
+
+    def _count_cut(self, pod: tuple[str, str], number: int) -> None:
+        key = CounterKey("headgate_connections_cut", ("namespace", "pod"), pod)
+        self._page.add(TelemetryDelta(counters=((key, number),)))
+
     def _policy_compiled(self, policy: PolicySnapshot) -> None:
-        for worker in self.workers:
-            worker.send(UsePolicy(policy))
+        self.pods.share_among(policy.hot_pods)
 
     # ── Readiness ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def unready(self) -> list[str]:
         """What is missing before traffic may be led here; empty when ready."""
+        missing = self._unfit()
+        if self._takes_over:
+            missing.append(f"the proxy on {self._admin_socket} has not handed over yet")
+        return missing
+
+    def _unfit(self) -> list[str]:
+        """What is missing before this proxy could serve."""
         missing = []
         if self._stopping:
             missing.append("the proxy is ending")
         if not self.zds.snapshot_complete:
             missing.append(f"no complete snapshot from the agent on {self._settings.run_dir / ZDS_SOCKET} yet")
-        late = [str(worker.index) for worker in self.workers if worker.policy_in_force is None]
+        # Later pods come one by one, and only their own connections wait for their object.
+        missing += self.policy.missing(() if self._was_fit else (pod.identity for pod in self.pods.served))
+        # A worker that is being replaced has no pods: it takes them back when it can serve them.
+        placed = [worker for worker in self.workers if worker.usable] or self.workers
+        late = [str(worker.index) for worker in placed if worker.policy_in_force is None]
         if late:
             missing.append(f"no policy in force in worker {', '.join(late)} yet")
         return missing
+
+    def _store_reached(self) -> None:
+        """A new agent shows itself: it wants to know at once who serves."""
+        self.zds.retry_now()
+        self._proofs.retry_now()
 
     def _agent_changed(self) -> None:
         if self.zds.connected:
@@ -188,6 +290,9 @@ class Supervisor:
         self._note_change()
 
     def _note_change(self) -> None:
+        if not self._unfit():
+            self._was_fit = True
+            self._could_serve.set()
         ready = not self.unready()
         if ready != self._said_ready:
             _log.info("ready" if ready else "no longer ready")
@@ -231,7 +336,8 @@ class Supervisor:
             pending_pods=len(self.pods.pending),
             pods_started=self.pods.started,
             pods_stopped=self.pods.stopped,
-            worker_restarts=sum(worker.restarts for worker in self.workers),
+            workers=sum(worker.pid is not None for worker in self.workers),
+            worker_restarts=tuple(sum((worker.restarts for worker in self.workers), Counter()).items()),
             agent_connected=self.zds.connected,
             generation=policy.generation if policy else 0,
             rejections=policy.rejections if policy else (),
@@ -255,20 +361,12 @@ class Supervisor:
         return {
             "generation": policy.generation if policy else None,
             "in_force": [worker.policy_in_force for worker in self.workers],
-            "rejections": [
-                {
-                    "object": one.object,
-                    "field": one.field,
-                    "reason": one.reason,
-                    "stale": one.stale,
-                    "text": render_rejection(one),
-                }
-                for one in rejections
-            ],
+            "rejections": [rejection_answer(one) for one in rejections],
         }
 
     def _pods_answer(self) -> list[dict[str, Any]]:
-        return [*map(_served_answer, self.pods.served), *map(_pending_answer, self.pods.pending)]
+        served = [served_answer(pod, self.policy.knows(pod.identity)) for pod in self.pods.served]
+        return [*served, *map(pending_answer, self.pods.pending)]
 
 
 def _start_worker(worker: Worker) -> None:
@@ -276,30 +374,6 @@ def _start_worker(worker: Worker) -> None:
         worker.start()
     except OSError as error:
         raise CannotStart(f"worker {worker.index} cannot be started: {error}") from error
-
-
-def _served_answer(pod: ServedPod) -> dict[str, Any]:
-    return {
-        "uid": pod.identity.uid,
-        "namespace": pod.identity.namespace,
-        "name": pod.identity.name,
-        "service_account": pod.identity.service_account,
-        "state": "served" if pod.served.is_set() else "handing over",
-        "worker": pod.worker,
-        "netns_cookie": pod.identity.netns_cookie,
-        "listeners": [{"direction": kind.direction.value, "family": kind.family} for kind in pod.listeners.kinds],
-    }
-
-
-def _pending_answer(pod: PendingPod) -> dict[str, Any]:
-    return {
-        "uid": pod.name.uid,
-        "namespace": pod.name.namespace,
-        "name": pod.name.name,
-        "service_account": pod.name.service_account,
-        "state": "pending",
-        "reason": pod.reason,
-    }
 
 
 def _version() -> str:

@@ -1,6 +1,7 @@
-"""Two things asyncio leaves out: waiting for a descriptor, and a pause that grows."""
+"""What asyncio leaves out: waiting for a descriptor, a pause that ends early, and one that grows."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from socket import socket
 
@@ -19,6 +20,14 @@ async def readable(sock: socket) -> None:
 def _settle(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
+
+
+async def pause(seconds: float, woken: asyncio.Event) -> None:
+    """Until the time is over or somebody sets `woken`, which is cleared."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await woken.wait()
+    woken.clear()
 
 
 @dataclass(slots=True)

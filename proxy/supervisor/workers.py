@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from hashlib import blake2b
+from pathlib import Path
 from typing import Final
 
 from proxy.link import Link, LinkClosed, close_descriptors, link_pair
-from proxy.workerlink import FromWorker, Stop, ToWorker
+from proxy.supervisor.pulse import Pulse, Verdict
+from proxy.workerlink import FromWorker, Ping, Pong, Stop, ToWorker
 
 _log = logging.getLogger(__name__)
 
@@ -29,14 +31,12 @@ HEALTHY_AFTER_S: Final = 10.0
 STOP_GRACE_S: Final = 2.0
 """Time beyond the drain that a worker has to end by itself before it is killed."""
 
+DIED: Final = "died"
+"""Why a worker was restarted that nobody had given up."""
+
 _PR_SET_PDEATHSIG: Final = 1
 """include/uapi/linux/prctl.h"""
 _prctl = ctypes.PyDLL(None).prctl
-
-
-def worker_of(uid: str, workers: int) -> int:
-    """The worker that serves a pod: rendezvous hashing, so that another number of workers moves as few as possible."""
-    return max(range(workers), key=lambda index: blake2b(f"{index} {uid}".encode(), digest_size=8).digest())
 
 
 def raise_descriptor_limit() -> int:
@@ -50,8 +50,11 @@ def raise_descriptor_limit() -> int:
 class Worker:
     """One place for a worker process, filled again whenever its process ends.
 
-    `on_start` sends what a new process must know (it may call `send`), `on_message` takes what it says; descriptors
-    that come with a message are closed: a worker has none to give.
+    `on_start` sends what a new process must know (it may call `send`), `on_message` takes what it says, `on_end` hears
+    that a process ended; descriptors that come with a message are closed: a worker has none to give.
+
+    `usable` tells whether pods may be placed here: from the start, and after a restart when the owner says so.
+    `restarts` counts by reason: died, or a Verdict's value.
     """
 
     def __init__(
@@ -60,17 +63,22 @@ class Worker:
         on_start: Callable[["Worker"], None],
         on_message: Callable[["Worker", FromWorker], None],
         command: Sequence[str] = WORKER_COMMAND,
+        on_end: Callable[["Worker"], None] = lambda worker: None,
     ) -> None:
         self.index = index
-        self.restarts = 0
+        self.restarts: Counter[str] = Counter()
+        self.usable = False
         self.policy_in_force: int | None = None
         self._on_start = on_start
         self._on_message = on_message
+        self._on_end = on_end
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
         self._pidfd = -1
         self._started_s = 0.0
+        self._pulse = Pulse(0.0)
+        self._given_up: Verdict | None = None
         self._pause_s = 0.0
         self._restart: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -97,6 +105,9 @@ class Worker:
             raise
         finally:
             theirs.close()
+        self._pulse = Pulse(self._started_s)
+        self._given_up = None
+        self.usable = not self.restarts
         self._link = link
         self._pidfd = os.pidfd_open(self._process.pid)
         loop = asyncio.get_running_loop()
@@ -133,6 +144,17 @@ class Worker:
             self.kill()
             await self._ended.wait()
 
+    def beat(self, now_s: float) -> None:
+        """Called each PING_EVERY_S: a process that is stopped or says nothing any more is killed, and so replaced."""
+        if self._process is None or self._stopping or self._given_up is not None:
+            return
+        self._given_up = self._pulse.judge(now_s, process_state(self._process.pid))
+        if self._given_up is None:
+            self.send(Ping(self._pulse.ping(now_s)))
+            return
+        _log.error("worker %d is %s: killed, its pods move on", self.index, self._given_up.value)
+        self.kill()
+
     def kill(self) -> None:
         if self._process is not None:
             with suppress(ProcessLookupError):
@@ -155,7 +177,10 @@ class Worker:
     def _hear(self, messages: list[tuple[ToWorker | FromWorker, tuple[int, ...]]]) -> None:
         for message, descriptors in messages:
             close_descriptors(descriptors)
-            if isinstance(message, FromWorker):
+            if isinstance(message, Pong):
+                self._pulse.pong(message.sequence, time.monotonic())
+            elif isinstance(message, FromWorker):
+                self._pulse.spoke()
                 self._on_message(self, message)
 
     def _writable(self) -> None:
@@ -190,10 +215,12 @@ class Worker:
         self._drop_link()
         self._process = None
         self.policy_in_force = None
+        self.usable = False
+        self._on_end(self)
         if self._stopping:
             self._ended.set()
             return
-        self.restarts += 1
+        self.restarts[DIED if self._given_up is None else self._given_up.value] += 1
         _log.error("worker %d ended unasked (%s): its connections are cut, a new one starts", self.index, _how(status))
         self._start_again()
 
@@ -215,6 +242,15 @@ class Worker:
         except OSError as error:
             _log.error("worker %d cannot be started: %s", self.index, error)
             self._start_again()
+
+
+def process_state(pid: int) -> str:
+    """Its letter in proc(5) /proc/PID/stat; "" when there is none such."""
+    try:
+        # After the name, which may hold anything, also parentheses.
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1].decode()
+    except OSError:
+        return ""
 
 
 def _tie_to_supervisor() -> None:

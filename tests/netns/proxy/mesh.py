@@ -32,7 +32,10 @@ from proxy.model.address import SocketAddress
 from proxy.model.routing import DEFAULT_RETRY, InboundPort, Protocol, RetryPolicy, ServiceName
 from proxy.model.snapshot import PolicySnapshot
 from proxy.model.workload import NOBODY
+from proxy.policy.lease import MAX_IDLE_A_POD
+from proxy.policy.refs import RefTable
 from proxy.supervisor.listeners import PodListeners, open_listeners
+from proxy.supervisor.policy_feed import delta_from
 from proxy.telemetry.series import TelemetryDelta
 from proxy.workerlink import (
     ForgetPod,
@@ -46,7 +49,6 @@ from proxy.workerlink import (
     Stop,
     TelemetryReport,
     ToWorker,
-    UsePolicy,
     WorkerReady,
 )
 from tests.netns.proxy import observed
@@ -76,6 +78,7 @@ class Mesh:
         self._counted = 0
         self._link: Link | None = None
         self._worker: subprocess.Popen[bytes] | None = None
+        self._names = RefTable()
         self.policy = PolicySnapshot(0, {}, {}, {}, {}, ())
 
     # ── Up and down ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,6 +137,7 @@ class Mesh:
                 command, pass_fds=[theirs.fileno()], cwd=REPOSITORY, stderr=self._errors, stdin=subprocess.DEVNULL
             )
         self._received.clear()
+        self._names = RefTable()
         self.expect(WorkerReady)
         for name in ENROLLED:
             self.serve(name)
@@ -143,11 +147,16 @@ class Mesh:
         """As its supervisor does; the worker must end by itself, with nothing to complain of."""
         assert self._worker is not None and self._link is not None
         try:
-            self.tell(Stop(0.0))
+            if not self.ended:
+                self.tell(Stop(0.0))
             assert self._worker.wait(PATIENCE_S) == 0, self.errors()
             assert self.errors() == ""
         finally:
             self._kill()
+
+    @property
+    def ended(self) -> bool:
+        return self._worker is not None and self._worker.poll() is not None
 
     def _kill(self) -> None:
         if self._worker is not None and self._link is not None:
@@ -199,13 +208,13 @@ class Mesh:
             except LinkClosed:
                 raise AssertionError(f"the worker ended\n{self.errors()}") from None
 
-    def serve(self, pod: str) -> None:
+    def serve(self, pod: str, sequence: int = 0, *, shared: bool = False, idle_tokens: int = MAX_IDLE_A_POD) -> None:
         listeners = self._listeners[pod]
         with self._pods[pod].path.open("rb") as netns_file:
             descriptors = [netns_file.fileno(), *(sock.fileno() for sock in listeners.sockets)]
             identity = PodIdentity(pod, "default", pod, "default", listeners.netns_cookie)
-            self.tell(ServePod(identity, listeners.kinds), descriptors)
-        assert self.expect(PodServed).uid == pod
+            self.tell(ServePod(identity, listeners.kinds, sequence, shared, idle_tokens), descriptors)
+        assert self.expect(PodServed) == PodServed(pod, sequence)
 
     def forget(self, pod: str, drain_s: float) -> None:
         """Does not wait: PodForgotten comes when its connections have ended."""
@@ -217,7 +226,10 @@ class Mesh:
 
     def use(self, policy: PolicySnapshot) -> None:
         self.policy = replace(policy, generation=policy.generation + 1)
-        self.tell(UsePolicy(self.policy))
+        in_force = self._names.newest
+        self._names.advance(self.policy)
+        for message in delta_from(in_force, self._names):
+            self.tell(message)
         assert self.expect(PolicyInForce).generation == self.policy.generation
 
     def telemetry(self) -> TelemetryDelta:

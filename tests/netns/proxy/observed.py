@@ -1,7 +1,10 @@
 """A process as the kernel shows it (proc(5))."""
 
 import os
+import re
 from pathlib import Path
+
+from agent.lab.namespaces import Netns
 
 
 def restart_peak_memory(pid: int) -> int:
@@ -28,6 +31,14 @@ def state(pid: int) -> str:
 
 def open_files(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def kernel_memory(netns: Netns, pid: int) -> int:
+    """Bytes that the kernel holds for the TCP sockets of a process in a namespace: received and not read, sent and not
+    acknowledged, with the kernel's own overhead (ss(8): skmem r and w)."""
+    lines = netns.run(["ss", "-tnpmO"]).stdout.splitlines()
+    ours = [line for line in lines if f"pid={pid}," in line]
+    return sum(int(size) for line in ours for size in re.findall(r"[(,][rw](\d+)", line.partition("skmem:")[2]))
 
 
 def _stat(pid: int) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from proxy.model.routing import Protocol
+from tests.netns.proxy import observed
 from tests.netns.proxy.mesh import Mesh
 from tests.netns.proxy.wire import Wire
 
@@ -119,3 +120,21 @@ def test_pipelined_requests_are_not_read_ahead_without_bound(mesh: Mesh) -> None
     sent = client.fill(request * 64, MORE_THAN_BUFFERS)
     assert sent < MORE_THAN_BUFFERS
     assert mesh.peak_memory() - before < MOST_ADDED
+
+
+FAST = 48 * MIB
+"""What the reader takes at full speed first: the kernel's buffers have grown by then to what they would grow to."""
+MOST_BUFFERED = 4_000_000
+"""Issue 3: behind a fast sender, of what the worker and the kernel hold for its two sockets."""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_behind_a_fast_sender_a_reader_that_stops_has_less_than_4_mb_waiting(mesh: Mesh, way: Setup) -> None:
+    writer, reader = way(mesh)
+    before = mesh.restart_peak_memory()
+    sending = threading.Thread(target=writer.fill, args=(CHUNK, FAST + MORE_THAN_BUFFERS, 1.0))
+    sending.start()
+    reader.drain(FAST)
+    sending.join()
+    held = observed.kernel_memory(mesh.netns("client"), mesh.worker_pid)
+    assert 0 < held + mesh.peak_memory() - before < MOST_BUFFERED

@@ -231,3 +231,23 @@ def test_nothing_of_a_forgotten_pod_stays_open_in_the_worker(leaving: Mesh) -> N
     mesh.forget("client", 0.0)
     assert mesh.forgotten().cut_connections == 8  # all but the three idle ones, which ended without a cut
     assert mesh.open_files() == empty
+
+
+def test_each_new_connection_follows_the_policy_of_its_moment(mesh: Mesh) -> None:
+    """The listener remembers where the last one to this address went."""
+    tcp, http, other = mesh.listen(), mesh.listen(), mesh.listen()
+    address = mesh.service([tcp], Protocol.TCP)
+    for _ in range(2):
+        mesh.connect(address).send(b"hello")
+        assert tcp.accept().read(5) == b"hello"
+    mesh.change(address, [Subset([http])], Protocol.HTTP)
+    for _ in range(2):
+        client = mesh.connect(address)
+        client.send(get())
+        upstream = http.accepted[0] if http.accepted else http.accept()
+        assert upstream.head() == get()
+        upstream.send(ok())
+        assert client.answer()[0] == 200
+    mesh.change(address, [Subset([other])], Protocol.TCP)
+    mesh.connect(address).send(b"again")
+    assert other.accept().read(5) == b"again"

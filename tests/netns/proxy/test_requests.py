@@ -377,3 +377,19 @@ def test_connect_refused_by_the_server_stays_http(mesh: Mesh) -> None:
     upstream.head()
     upstream.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
     assert client.rest() == b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+
+
+def test_the_called_address_decides_and_a_host_of_another_service_is_counted(mesh: Mesh) -> None:
+    server = mesh.listen()
+    client = mesh.connect(mesh.service([server]))
+    mesh.telemetry()
+    other = b"GET / HTTP/1.1\r\nHost: other.default.svc.cluster.local\r\n\r\n"
+    client.send(other)
+    upstream = server.accept()
+    for again in (other, other, get()):
+        assert upstream.head() == other
+        upstream.send(ok())
+        assert client.answer()[0] == 200
+        client.send(again)
+    counted = {key.name: value for key, value in mesh.telemetry().counters}
+    assert counted["headgate_host_mismatch"] == 3

@@ -74,10 +74,18 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    run_dir: Path, mode: str = "plain", config_dir: Path | None = None, drain_s: float = 0.0
+    run_dir: Path,
+    mode: str = "plain",
+    config_dir: Path | None = None,
+    drain_s: float = 0.0,
+    agents_objects: bool = False,
 ) -> AsyncIterator[Running]:
-    """A supervisor on free ports, ended on leaving."""
+    """A supervisor on free ports, ended on leaving. Its policy is that of an empty directory unless one is given;
+    `agents_objects`: it has none and asks the agent."""
     agent = FakeAgent(run_dir)
+    if config_dir is None and not agents_objects:
+        config_dir = run_dir / "no-objects"
+        config_dir.mkdir(exist_ok=True)
     settings = ProxySettings(run_dir, config_dir, 0, 0, ("127.0.0.1",), drain_s)
     supervisor = Supervisor(settings, (sys.executable, str(FAKE_WORKER), mode))
     stop = asyncio.Event()

@@ -29,7 +29,7 @@ def wait_for(what: str, condition: Callable[[], bool]) -> None:
 @contextmanager
 def headgate_proxy(netns: Netns, *options: str) -> Iterator[subprocess.Popen[str]]:
     """The command in its own namespace, its log on standard error; killed on leaving if it still runs."""
-    command = [sys.executable, "-c", "from agent.cli import main; main()", "proxy", *options]
+    command = [sys.executable, "-c", "from agent.cli import main; main()", "proxy", "--workers", "1", *options]
     process = netns.popen(command, stderr=subprocess.PIPE, text=True)
     try:
         yield process
@@ -45,16 +45,17 @@ def worker_of(supervisor: subprocess.Popen[str]) -> int:
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
-    """The log up to a line with `text`."""
+    """The log up to `text`, and what came along with it."""
     assert process.stderr is not None
     seen = ""
     with selectors.DefaultSelector() as selector:
         selector.register(process.stderr, selectors.EVENT_READ)
         while text not in seen:
             assert selector.select(WAIT_S), f"no {text!r} in the log within {WAIT_S:g} s:\n{seen}"
-            line = process.stderr.readline()
-            assert line, f"ended without {text!r} in its log:\n{seen}"
-            seen += line
+            # Not readline: what its buffer holds already would not wake the selector.
+            part = os.read(process.stderr.fileno(), 1 << 16)
+            assert part, f"ended without {text!r} in its log:\n{seen}"
+            seen += part.decode()
     return seen
 
 

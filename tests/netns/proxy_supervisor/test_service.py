@@ -132,7 +132,7 @@ def test_a_worker_that_dies_is_replaced_and_serves_the_same_pods_and_policy(
             assert answer.endswith("generation 1")
             assert answer != f"worker {first} generation 1"
             assert f"worker {worker.pid} " in answer
-            assert "headgate_worker_restarts_total 1\n" in (await proxy.get("/metrics"))[1]
+            assert 'headgate_worker_restarts_total{reason="died"} 1\n' in (await proxy.get("/metrics"))[1]
 
     asyncio.run(scenario())
 
@@ -145,7 +145,7 @@ def test_a_pod_whose_worker_dies_while_taking_it_is_acknowledged_by_the_next(
         async with running(tmp_path, f"mortal:{tmp_path / 'died'}") as proxy:
             await proxy.agent.connect()
             assert await proxy.agent.add("uid-1", netns.path) == ""
-            assert proxy.supervisor.workers[0].restarts == 1
+            assert proxy.supervisor.workers[0].restarts.total() == 1
 
     asyncio.run(scenario())
 
@@ -162,7 +162,7 @@ def test_counters_do_not_fall_when_a_worker_dies(tmp_path: Path) -> None:
             before = await counted(proxy.get)
             worker = proxy.supervisor.workers[0]
             os.kill(worker.pid or 0, signal.SIGKILL)
-            await until("a new worker", lambda: worker.restarts == 1 and worker.policy_in_force is not None)
+            await until("a new worker", lambda: worker.restarts.total() == 1 and worker.policy_in_force is not None)
             assert await counted(proxy.get) == before + 1
 
     async def _at_least(wanted: float, value: Callable[[], object]) -> bool:
@@ -213,6 +213,7 @@ def test_a_port_in_use_is_named_with_its_option(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as proxy:
             port = proxy.supervisor.admin.metrics_ports[0]
+            (tmp_path / "other").mkdir()
             second = Supervisor(ProxySettings(tmp_path / "other", None, port, 0, ("127.0.0.1",), 0.0))
             with pytest.raises(CannotStart, match=f"metrics port {port} .*--metrics-port"):
                 await second.serve(asyncio.Event())

@@ -227,6 +227,16 @@ def test_a_file_that_is_being_written_in_place_is_taken_when_it_is_still(tmp_pat
     assert names(directory) == ["Service default/ratings"]
 
 
+def test_a_file_that_is_moved_into_place_is_taken_at_once_however_often(tmp_path: Path) -> None:
+    """Twenty times a second it would never be still; and it is whole."""
+    clock = Clock()
+    directory = ObjectDirectory(tmp_path, settle_s=0.1, wall_clock_ns=clock)
+    for weight in range(5):
+        replace_file(tmp_path / "mesh.yaml", "---\n".join((*MESH, split(weight + 1, 10))))
+        clock.now_ns = (tmp_path / "mesh.yaml").stat().st_ctime_ns
+        assert shares(policy_of(directory).services[VIP]) == [("v1", weight + 1), ("v2", 10)]
+
+
 def test_a_file_from_the_future_is_taken(tmp_path: Path) -> None:
     path, clock = tmp_path / "a.yaml", Clock()
     directory = ObjectDirectory(tmp_path, settle_s=0.1, wall_clock_ns=clock)

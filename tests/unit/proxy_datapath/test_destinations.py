@@ -3,10 +3,18 @@
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
-from proxy.datapath.destinations import MAX_CLIENTS_REMEMBERED, Destination, Pool, destination_of
+from proxy.datapath.destinations import (
+    MAX_CLIENTS_REMEMBERED,
+    MAX_REMEMBERED,
+    Destination,
+    Pool,
+    destination_of,
+    forget_unused,
+)
 from proxy.datapath.pod import Pod
 from proxy.datapath.upstream import Upstream
 from proxy.model.address import SocketAddress
@@ -36,11 +44,16 @@ def pod() -> Iterator[Pod]:
         yield made
 
 
+GENERATIONS = count(2)
+
+
 def policy(*hosts: str, protocol: Protocol = Protocol.HTTP) -> PolicySnapshot:
     endpoints = tuple(Endpoint(SocketAddress(host, 8080), NOBODY) for host in hosts)
     backend = Backend(WEB, 80, "", endpoints)
     rule = HttpRule("default", (WeightedBackend(1, backend),), DEFAULT_RETRY)
-    return replace(NO_POLICY, services={VIP: ServicePort(WEB, 80, protocol, backend, (rule,))})
+    return replace(
+        NO_POLICY, generation=next(GENERATIONS), services={VIP: ServicePort(WEB, 80, protocol, backend, (rule,))}
+    )
 
 
 def outbound(pod: Pod, snapshot: PolicySnapshot) -> Destination:
@@ -51,7 +64,7 @@ def test_a_destination_is_looked_up_once_for_each_generation(pod: Pod) -> None:
     first = policy("10.77.0.3")
     made = outbound(pod, first)
     assert outbound(pod, first) is made
-    assert outbound(pod, policy("10.77.0.3")) is made, "an equal policy changes nothing"
+    assert outbound(pod, replace(first, generation=next(GENERATIONS))) is made, "nothing of it has changed"
     assert outbound(pod, policy("10.77.0.4")) is not made
 
 
@@ -63,9 +76,10 @@ def test_upstreams_of_endpoints_that_stay_are_kept_and_the_others_retired(pod: P
 
 
 def test_a_split_goes_on_where_it_was_only_while_its_policy_stays(pod: Pod) -> None:
-    made = outbound(pod, policy("10.77.0.3"))
+    first = policy("10.77.0.3")
+    made = outbound(pod, first)
     point = made.rules[0].point
-    assert outbound(pod, policy("10.77.0.3")).rules[0].point == point
+    assert outbound(pod, replace(first, generation=next(GENERATIONS))).rules[0].point == point
 
 
 @pytest.mark.parametrize(("port", "protocol"), [(80, Protocol.UNDECLARED), (5432, Protocol.TCP), (3306, Protocol.TCP)])
@@ -77,7 +91,7 @@ def test_what_nobody_declares_is_tcp_on_the_default_opaque_ports(pod: Pod, port:
 
 def test_a_declared_protocol_wins_over_the_port_number(pod: Pod) -> None:
     place = SocketAddress("10.77.0.2", 5432)
-    declared = replace(NO_POLICY, inbound={place: InboundPort(WEB, Protocol.HTTP)})
+    declared = replace(NO_POLICY, generation=2, inbound={place: InboundPort(WEB, Protocol.HTTP)})
     assert destination_of(pod, Direction.INBOUND, place, declared).protocol is Protocol.HTTP
 
 
@@ -92,6 +106,7 @@ def test_an_unknown_destination_leads_to_itself(pod: Pod) -> None:
 
 
 def inbound(pod: Pod, snapshot: PolicySnapshot = NO_POLICY) -> Destination:
+    pod.node.policy = snapshot
     return destination_of(pod, Direction.INBOUND, SocketAddress("10.77.0.2", 8080), snapshot)
 
 
@@ -106,7 +121,9 @@ def test_each_client_is_spoken_for_by_its_own_address(pod: Pod) -> None:
 def test_an_address_that_changes_hands_is_another_client(pod: Pod) -> None:
     before = inbound(pod).inbound_upstream("10.77.0.3")
     newcomer = Workload("default", "new", "new", "default", "new", "v1", "new", "v1", (), ("10.77.0.3",))
-    after = inbound(pod, replace(NO_POLICY, workloads={"10.77.0.3": newcomer})).inbound_upstream("10.77.0.3")
+    after = inbound(pod, replace(NO_POLICY, generation=2, workloads={"10.77.0.3": newcomer})).inbound_upstream(
+        "10.77.0.3"
+    )
     assert after is not before
     assert before.retired
     assert after.peer is newcomer
@@ -127,10 +144,10 @@ def test_clients_are_forgotten_when_there_are_many_but_never_a_busy_one(pod: Pod
 
 def pool(pod: Pod, *active: int) -> Pool:
     upstreams = []
-    for number, count in enumerate(active):
+    for number, in_flight in enumerate(active):
         place = SocketAddress(f"10.77.1.{number}", 80)
         upstreams.append(Upstream(pod, Direction.OUTBOUND, place, WEB, NOBODY, NOBODY))
-        upstreams[-1].active = count
+        upstreams[-1].active = in_flight
     return Pool("web", tuple(upstreams))
 
 
@@ -160,3 +177,19 @@ def test_the_endpoint_that_failed_is_avoided_while_there_is_another(pod: Pod) ->
     one = pool(pod, 0)
     assert one.choose(random.Random(1), one.upstreams[0]) is one.upstreams[0]
     assert pool(pod).choose(random.Random(1)) is None
+
+
+def test_a_crawlers_destinations_are_forgotten_unless_something_uses_them(pod: Pod) -> None:
+    used = destination_of(pod, Direction.OUTBOUND, SocketAddress("198.51.100.1", 443), NO_POLICY)
+    used.opaque.upstreams[0].active = 1
+    for number in range(MAX_REMEMBERED):
+        destination_of(pod, Direction.OUTBOUND, SocketAddress("198.51.100.2", 1 + number), NO_POLICY)
+    forget_unused(pod)
+    assert list(pod.destinations.values()) == [used]
+
+
+def test_as_many_destinations_as_are_remembered_stay(pod: Pod) -> None:
+    for number in range(MAX_REMEMBERED):
+        destination_of(pod, Direction.OUTBOUND, SocketAddress("198.51.100.2", 1 + number), NO_POLICY)
+    forget_unused(pod)
+    assert len(pod.destinations) == MAX_REMEMBERED

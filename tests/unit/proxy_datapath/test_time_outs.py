@@ -1,12 +1,13 @@
 """Time-outs of client connections, with the clock of the test."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
 from proxy.datapath.client import ClientConnection
-from proxy.datapath.forward_http import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, HttpConnection
+from proxy.datapath.forward_http import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, STALL_TIMEOUT_S, HttpConnection
 from proxy.datapath.forward_tcp import IDLE_TIMEOUT_S as TCP_IDLE_TIMEOUT_S
 from proxy.datapath.forward_tcp import relay
 from proxy.datapath.linger import LINGER_S, linger
@@ -119,3 +120,111 @@ def test_a_refused_client_that_goes_on_sending_is_cut_off_after_the_linger(calle
     assert client in pod.connections
     client.expire(1000.5 + LINGER_S)
     assert client not in pod.connections
+
+
+# ── Bodies that stall ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Stalling:
+    """A client amid an exchange with a server, whose ends the test plays; time is told to the tick."""
+
+    def __init__(self, client: ClientConnection, server: socket.socket) -> None:
+        self.client = client
+        self.server = server
+        self._now_s = 1000.0
+
+    def passes(self, seconds: float) -> None:
+        """A tick before and one after."""
+        self.client.expire(self._now_s)
+        self._now_s += seconds
+        self.client.expire(self._now_s)
+
+    def answers(self, data: bytes) -> None:
+        self.server.sendall(data)
+        turn(self.client.node.reactor)
+
+
+@pytest.fixture
+def stalling(caller: Caller) -> Iterator[Callable[[bytes], Stalling]]:
+    """Begins an exchange with a request, the upstream being a connection that a former one left."""
+    client, _ = caller
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(5)
+
+    def begin(request: bytes) -> Stalling:
+        connection = http(client)
+        stream = Stream(client.node.reactor, ours, Remembering())
+        stream.start()
+        client.destination().opaque.upstreams[0].give_back(stream, 1000.0)
+        connection.on_data(client.stream, request)
+        assert theirs.recv(1 << 16)
+        return Stalling(client, theirs)
+
+    yield begin
+    ours.close()
+    theirs.close()
+
+
+Begin = Callable[[bytes], Stalling]
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+HALF_A_PUT = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc"
+
+
+def test_a_request_whose_body_stops_coming_is_answered_408_and_its_server_is_told(
+    caller: Caller, stalling: Begin
+) -> None:
+    exchange = stalling(HALF_A_PUT)
+    exchange.passes(STALL_TIMEOUT_S)
+    exchange.passes(2.0)
+    answer = caller[1].recv(1 << 16)
+    assert answer.startswith(b"HTTP/1.1 408") and b"headgate-error: SI" in answer
+    assert exchange.server.recv(1) == b""
+
+
+def test_a_body_that_dribbles_goes_on(caller: Caller, stalling: Begin) -> None:
+    exchange = stalling(HALF_A_PUT)
+    for _ in range(3):
+        exchange.passes(STALL_TIMEOUT_S - 1)
+        caller[1].sendall(b"x")
+        turn(exchange.client.node.reactor)
+    assert exchange.server.recv(3) == b"xxx"
+    assert exchange.client.stream.fd >= 0
+
+
+def test_an_answer_that_stops_before_its_length_ends_the_connection(caller: Caller, stalling: Begin) -> None:
+    exchange = stalling(GET)
+    exchange.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+    exchange.passes(STALL_TIMEOUT_S)
+    assert exchange.client.stream.fd >= 0
+    exchange.passes(2.0)
+    assert exchange.client.stream.fd < 0
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"])
+def test_a_server_that_thinks_or_streams_events_may_be_silent(caller: Caller, stalling: Begin, answer: bytes) -> None:
+    exchange = stalling(GET)
+    if answer:
+        exchange.answers(answer)
+    for _ in range(4):
+        exchange.passes(STALL_TIMEOUT_S - 1)
+    assert exchange.client.stream.fd >= 0
+
+
+def test_a_client_that_reads_no_more_of_its_answer_is_cut_off_and_one_that_reads_slowly_is_not(
+    caller: Caller, stalling: Begin
+) -> None:
+    exchange = stalling(GET)
+    exchange.answers(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n100000\r\n")
+    exchange.server.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            exchange.server.send(bytes(1 << 16))
+            turn(exchange.client.node.reactor)
+    for _ in range(3):
+        exchange.passes(STALL_TIMEOUT_S - 1)
+        assert caller[1].recv(1 << 16)
+        turn(exchange.client.node.reactor)
+    assert exchange.client.stream.fd >= 0, "what the client's kernel took is progress too"
+    exchange.passes(STALL_TIMEOUT_S + 1)
+    exchange.passes(0.0)
+    assert exchange.client.stream.fd < 0

@@ -1,8 +1,9 @@
 """A worker that says the right things and forwards nothing: the supervisor's opposite in its own tests.
 
 Modes (last argument): `plain`; `deaf` never answers ServePod; `mortal` ends when it serves a pod for the first time,
-which the file beside its mode (MORTAL_FILE) remembers; `stubborn` ignores Stop. A connection on a pod's listener is
-answered with `worker PID generation G` and reported as a proof with nonce 32 × "a".
+which the file beside its mode (MORTAL_FILE) remembers; `stubborn` ignores Stop; `draining` has connections of each pod
+that leaves, to the end of its drain. A connection on a pod's listener is
+answered, once a policy is in force, with `worker PID generation G` and reported as a proof with nonce 32 × "a".
 """
 
 import argparse
@@ -18,15 +19,18 @@ from proxy.telemetry.series import CounterKey, TelemetryDelta
 from proxy.workerlink import (
     ForgetPod,
     ListenerKind,
+    Ping,
     PodForgotten,
     PodServed,
     PolicyInForce,
+    PolicySwitch,
+    Pong,
     ProofSeen,
+    ReleasePod,
     ReportTelemetry,
     ServePod,
     Stop,
     TelemetryReport,
-    UsePolicy,
     WorkerReady,
 )
 
@@ -38,7 +42,9 @@ class FakeWorker:
         self.link = link
         self.mode = mode
         self.generation = 0
-        self.pods: dict[str, list[socket.socket]] = {}
+        self.pods: dict[str, list[tuple[socket.socket, tuple[int, ListenerKind]]]] = {}
+        self.sequences: dict[str, int] = {}
+        self.drained: dict[str, int] = {}
         self.selector = selectors.DefaultSelector()
         self.selector.register(link, selectors.EVENT_READ, None)
         self.running = True
@@ -57,14 +63,20 @@ class FakeWorker:
         match message:
             case ServePod():
                 self.serve(message, descriptors)
-            case ForgetPod(uid, _):
-                for listener in self.pods.pop(uid, []):
-                    self.selector.unregister(listener)
-                    listener.close()
-                self.link.send(PodForgotten(uid, 0))
-            case UsePolicy(snapshot):
-                self.generation = snapshot.generation
-                self.link.send(PolicyInForce(snapshot.generation))
+            case ForgetPod(uid, drain_s) if self.mode == "draining" and drain_s > 0:
+                self.let_go(uid)
+                self.drained[uid] = self.sequences.pop(uid)
+            case ForgetPod(uid) if uid in self.drained:
+                self.link.send(PodForgotten(uid, self.drained.pop(uid)))
+            case ForgetPod(uid) | ReleasePod(uid):
+                self.let_go(uid)
+                self.link.send(PodForgotten(uid, self.sequences.pop(uid, 0)))
+            case Ping(sequence):
+                self.link.send(Pong(sequence))
+            case PolicySwitch(generation):
+                self.generation = generation
+                self.listen()
+                self.link.send(PolicyInForce(generation))
             case ReportTelemetry(request_id):
                 key = CounterKey("headgate_fake_reports", (), ())
                 self.link.send(TelemetryReport(request_id, TelemetryDelta(counters=((key, 1),))))
@@ -80,13 +92,30 @@ class FakeWorker:
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         listeners = [socket.socket(fileno=fd) for fd in descriptors[1:]]
-        for kind, listener in zip(message.listeners, listeners, strict=True):
-            self.selector.register(listener, selectors.EVENT_READ, (message.pod.netns_cookie, kind))
-        self.pods[message.pod.uid] = listeners
-        self.link.send(PodServed(message.pod.uid))
+        kinds = ((message.pod.netns_cookie, kind) for kind in message.listeners)
+        self.let_go(message.pod.uid)
+        self.pods[message.pod.uid] = list(zip(listeners, kinds, strict=True))
+        if self.generation:
+            self.listen()
+        self.sequences[message.pod.uid] = message.sequence
+        self.link.send(PodServed(message.pod.uid, message.sequence))
+
+    def listen(self) -> None:
+        for listener, purpose in (one for listeners in self.pods.values() for one in listeners):
+            if listener not in self.selector.get_map():
+                self.selector.register(listener, selectors.EVENT_READ, purpose)
+
+    def let_go(self, uid: str) -> None:
+        for listener, _ in self.pods.pop(uid, []):
+            if listener in self.selector.get_map():
+                self.selector.unregister(listener)
+            listener.close()
 
     def accept(self, listener: socket.socket, cookie: int, kind: ListenerKind) -> None:
-        accepted, _ = listener.accept()
+        try:
+            accepted, _ = listener.accept()
+        except BlockingIOError:
+            return  # another worker was faster
         with accepted:
             host, port = accepted.getsockname()[:2]
             accepted.sendall(f"worker {os.getpid()} generation {self.generation}".encode())

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.link import FRAME_BYTES, MAX_DESCRIPTORS, Link, LinkClosed, link_pair
-from proxy.model.snapshot import PolicySnapshot, Rejection
-from proxy.workerlink import ForgetPod, PodServed, Stop, UsePolicy
+from proxy.workerlink import ForgetPod, PodServed, PolicySlice, Stop
 
 
 @pytest.fixture
@@ -35,8 +34,8 @@ def open_descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def policy_of(size: int) -> UsePolicy:
-    return UsePolicy(PolicySnapshot(7, {}, {}, {}, {}, (Rejection("VirtualService a/b", "spec", "x" * size),)))
+def policy_of(size: int) -> PolicySlice:
+    return PolicySlice(b"x" * size)
 
 
 def pump(sender: Link, receiver: Link) -> list[object]:
