@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
@@ -24,6 +24,11 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _APPLY_BUCKETS_S: Final = (0.001, 0.0015, 0.002, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Around the goal (p99 2.5 ms into a fresh namespace) and the 16 ms that a replacing transaction waits."""
 
+_ANNOUNCE_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+"""Around the goal (p99 50 ms at 250 pods), up to what a proxy is given to answer."""
+_HEAL_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 30.0)
+"""Around the goal: healed within a second of being found."""
+
 _Key = tuple[str, str]
 
 
@@ -35,6 +40,9 @@ class _Pod:
     proofs: Proofs | None = None
     unsteered: dict[str, int] = field(default_factory=dict)
     forgotten: dict[str, tuple[int, int]] = field(default_factory=dict)
+    drifts: int | None = None
+    foreign_chains: int | None = None
+    conntrack_full: bool | None = None
 
 
 class AgentMetrics:
@@ -48,7 +56,19 @@ class AgentMetrics:
             "headgate_apply_seconds", "Time inside a pod's namespace to put rules and return path in force.",
             registry=registry, buckets=_APPLY_BUCKETS_S,
         )  # fmt: skip
+        self._announce = Histogram(
+            "headgate_announce_seconds", "From an announcement on the wire to the proxy's answer.",
+            registry=registry, buckets=_ANNOUNCE_BUCKETS_S,
+        )  # fmt: skip
+        self._heal = Histogram(
+            "headgate_heal_seconds", "From a drift's finding to the plan in force again.",
+            registry=registry, buckets=_HEAL_BUCKETS_S,
+        )  # fmt: skip
         self._connected = Gauge("headgate_zds_connected", "1 while a proxy is connected.", registry=registry)
+        self._parked = Counter(
+            "headgate_parked", "Pods whose listeners were closed because no proxy came within --park-timeout.",
+            registry=registry,
+        )  # fmt: skip
         build = Gauge("headgate_build_info", "What runs.", ("component", "version", "python"), registry=registry)
         build.labels("agent", _version(), platform.python_version()).set(1)
         registry.register(_PodCollector(self._pods))
@@ -59,8 +79,26 @@ class AgentMetrics:
     def proxy_connected(self, connected: bool) -> None:
         self._connected.set(connected)
 
+    def parked(self, pods: int) -> None:
+        self._parked.inc(pods)
+
     def applied(self, seconds: float) -> None:
         self._apply.observe(seconds)
+
+    def announced(self, seconds: float) -> None:
+        self._announce.observe(seconds)
+
+    def healed(self, seconds: float) -> None:
+        self._heal.observe(seconds)
+
+    def drifted(self, pod: PodRef) -> None:
+        self._of(pod).drifts = (self._of(pod).drifts or 0) + 1
+
+    def foreign_chains(self, pod: PodRef, chains: int) -> None:
+        self._of(pod).foreign_chains = chains
+
+    def conntrack_full(self, pod: PodRef, full: bool) -> None:
+        self._of(pod).conntrack_full = full
 
     def pod_state(self, pod: PodRef, state: str) -> None:
         self._of(pod).state = state
@@ -101,6 +139,9 @@ class _PodCollector(Collector):
         yield _proofs(pods)
         yield _unsteered(pods)
         yield _forgotten(pods)
+        yield _drift(pods)
+        yield _foreign(pods)
+        yield _conntrack(pods)
 
 
 _Pods = list[tuple[_Key, _Pod]]
@@ -150,6 +191,40 @@ def _forgotten(pods: _Pods) -> Metric:
     for key, pod in pods:
         for rule_id, (total, _) in pod.forgotten.items():
             family.add_metric((*key, rule_id), total)
+    return family
+
+
+def _drift(pods: _Pods) -> Metric:
+    """From the first rules on, so that a rate has something to begin from."""
+    family = CounterMetricFamily(
+        "headgate_drift", "How often the kernel was found to hold something else than planned.",
+        labels=("namespace", "pod"),
+    )  # fmt: skip
+    for key, pod in pods:
+        if pod.drifts is not None or pod.unsteered:
+            family.add_metric(key, pod.drifts or 0)
+    return family
+
+
+def _foreign(pods: _Pods) -> Metric:
+    family = GaugeMetricFamily(
+        "headgate_foreign_chains", "Others' chains on nat hooks that come at or before ours.",
+        labels=("namespace", "pod"),
+    )  # fmt: skip
+    for key, pod in pods:
+        if pod.foreign_chains is not None:
+            family.add_metric(key, pod.foreign_chains)
+    return family
+
+
+def _conntrack(pods: _Pods) -> Metric:
+    family = GaugeMetricFamily(
+        "headgate_conntrack_full", "1 while the namespace's conntrack table is full and new connections are dropped.",
+        labels=("namespace", "pod"),
+    )  # fmt: skip
+    for key, pod in pods:
+        if pod.conntrack_full is not None:
+            family.add_metric(key, int(pod.conntrack_full))
     return family
 
 

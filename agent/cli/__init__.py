@@ -12,6 +12,7 @@ import click
 _VERBS: Final = {
     "agent": ("agent.cli.agent:agent", "Run the node agent."),
     "demo": ("agent.cli.demo:demo", "The main job on a throw-away node, then nothing left of it."),
+    "events": ("agent.cli.events:events", "What happened to the node's pods."),
     "lab": ("agent.cli.lab:lab", "A throw-away node on this machine."),
     "pods": ("agent.cli.pods:pods", "The node's pods, their state and proofs."),
     "proxy": ("proxy.cli:proxy", "Run the per-node proxy."),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from agent.plan import PlanSettings
+from agent.plan import OnUnsteered, PlanSettings
 from agent.reconcile import LifeSettings
-from agent.settings import DEFAULT_DRAIN_S, WILDCARDS, AgentSettings
+from agent.settings import DEFAULT_DRAIN_S, DEFAULT_PARK_TIMEOUT_S, WILDCARDS, AgentSettings
 from proxy.api.constants import AGENT_METRICS_PORT, RUN_DIRECTORY
 
 
@@ -26,6 +26,13 @@ from proxy.api.constants import AGENT_METRICS_PORT, RUN_DIRECTORY
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="HEADGATE_PODS_FILE",
     help="YAML list of pods, read again when it changes. Without it every named network namespace is a pod.",
+)
+@click.option(
+    "--objects-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    envvar="HEADGATE_OBJECTS_DIR",
+    help="Directory of Kubernetes YAML whose objects the proxy is told of, read again when it changes. Without it the "
+    "proxy has its own source of policy.",
 )
 @click.option(
     "--metrics-port",
@@ -52,6 +59,24 @@ from proxy.api.constants import AGENT_METRICS_PORT, RUN_DIRECTORY
     help="How long steered connections of a leaving pod may live on.",
 )
 @click.option(
+    "--park-timeout",
+    "park_timeout_s",
+    type=click.FloatRange(0, 3600),
+    default=DEFAULT_PARK_TIMEOUT_S,
+    show_default=True,
+    envvar="HEADGATE_PARK_TIMEOUT",
+    help="Seconds that connections wait for a proxy that has ended; then they are refused.",
+)
+@click.option(
+    "--on-unsteered",
+    type=click.Choice([choice.value for choice in OnUnsteered]),
+    default=OnUnsteered.REPORT.value,
+    show_default=True,
+    envvar="HEADGATE_ON_UNSTEERED",
+    help="Connections found outside the mesh, older than the rules or opened while these were missing: leave and "
+    "report them, or reset them.",
+)
+@click.option(
     "--cleanup-on-exit",
     is_flag=True,
     envvar="HEADGATE_CLEANUP_ON_EXIT",
@@ -68,9 +93,12 @@ from proxy.api.constants import AGENT_METRICS_PORT, RUN_DIRECTORY
 def agent(
     run_dir: Path,
     pods_file: Path | None,
+    objects_dir: Path | None,
     metrics_port: int,
     bind: tuple[str, ...],
     drain_s: float,
+    park_timeout_s: float,
+    on_unsteered: str,
     cleanup_on_exit: bool,
     log_format: str,
     verbose: bool,
@@ -85,7 +113,17 @@ def agent(
     logs.configure(log_format, verbose=verbose)
     share_one_heap()
     life = LifeSettings(PlanSettings(), drain_s=drain_s)
-    settings = AgentSettings(run_dir, pods_file, metrics_port, bind, cleanup_on_exit, life)
+    settings = AgentSettings(
+        run_dir=run_dir,
+        pods_file=pods_file,
+        metrics_port=metrics_port,
+        bind=bind,
+        cleanup_on_exit=cleanup_on_exit,
+        park_timeout_s=park_timeout_s,
+        life=life,
+        objects_dir=objects_dir,
+        on_unsteered=OnUnsteered(on_unsteered),
+    )
     try:
         asyncio.run(serve(settings))
     except CannotStart as error:

@@ -28,6 +28,10 @@ output_option = click.option(
     "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True
 )
 
+wide_output_option = click.option(
+    "-o", "--output", type=click.Choice(["table", "wide", "json", "yaml"]), default="table", show_default=True
+)
+
 
 class PodName(click.ParamType[tuple[str | None, str]]):
     """`NAME`, `NAMESPACE/NAME` or `NAME.NAMESPACE`, as (namespace or None, name)."""

@@ -5,31 +5,40 @@ from typing import Any
 
 import click
 
-from agent.cli.client import ask, output_option, run_dir_option, show, table
+from agent.cli.client import ask, run_dir_option, show, table, wide_output_option
 
 _PROOFS = ("out4", "out6", "in4", "in6")
+_WIDE = ("UNSTEERED", "DRIFTS", "FOREIGN", "NETNS")
+"""Connections outside the mesh (grandfathered+drift), drifts found, others' chains before ours."""
 _MARKS = {"ok": "ok", "failed": "FAILED", "absent": "-"}
 
 
 @click.command()
 @run_dir_option
-@output_option
+@wide_output_option
 def pods(run_dir: Path, output: str) -> None:
     """Show the node's pods: state, the four proofs (from and to the pod, IPv4 and IPv6), and what is wrong."""
     answer = ask(run_dir, "/pods")
-    if output != "table":
+    if output not in ("table", "wide"):
         show(answer, output)
         return
-    rows = [_row(pod) for pod in answer["pods"]]
-    head = ("NAMESPACE", "NAME", "STATE", *(name.upper() for name in _PROOFS), "ADDRESSES", "REASON")
-    click.echo(table(head, rows))
+    wide = output == "wide"
+    proofs = (name.upper() for name in _PROOFS)
+    head = ("NAMESPACE", "NAME", "STATE", *proofs, *(_WIDE if wide else ()), "ADDRESSES", "REASON")
+    click.echo(table(head, [_row(pod, wide=wide) for pod in answer["pods"]]))
     if not answer["proxy_connected"]:
         click.echo("no proxy is connected", err=True)
     for problem in answer["problems"]:
         click.echo(f"problem: {problem}", err=True)
 
 
-def _row(pod: dict[str, Any]) -> tuple[str, ...]:
+def _row(pod: dict[str, Any], *, wide: bool) -> tuple[str, ...]:
     proofs = pod["proofs"] or {}
     marks = (_MARKS.get(proofs.get(name, {}).get("result"), "-") for name in _PROOFS)
-    return (pod["namespace"], pod["name"], pod["state"], *marks, ",".join(pod["addresses"]) or "-", pod["reason"])
+    more: tuple[str, ...] = ()
+    if wide:
+        unsteered = pod["unsteered_connections"]
+        counts = f"{unsteered['grandfathered']}+{unsteered['drift']}"
+        more = (counts, str(pod["drifts"]), str(len(pod["foreign_chains"])), pod["netns"])
+    addresses = ",".join(pod["addresses"]) or "-"
+    return (pod["namespace"], pod["name"], pod["state"], *marks, *more, addresses, pod["reason"])

@@ -1,6 +1,6 @@
-"""The agent's side of objects.sock: greets the proxy, and hears which proof connections reached it.
+"""The agent's side of objects.sock: tells the proxy of Kubernetes objects, and hears which proofs reached it.
 
-In this part of the product the stream carries no policy objects; the proxy reads those from its directory.
+Without a source of objects it says so, and the proxy follows its own directory.
 """
 
 import asyncio
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from agent.handoff.listening import Listening, listen, peer_is_trusted
+from agent.handoff.object_lines import ObjectLines, ReaderTooSlow
+from agent.handoff.reports import Reports
 from agent.printable import printable
 from proxy.api import stream
 
@@ -19,12 +21,13 @@ _log: Final = logging.getLogger("headgate.objects")
 class ObjectsServer:
     """Serves objects.sock on the running event loop. What any connected proxy reports counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, objects: ObjectLines | None = None) -> None:
+        self._objects = objects
         self._listening: Listening | None = None
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._handlers: set[asyncio.Task[None]] = set()
-        self._awaited: dict[str, asyncio.Future[stream.Proof]] = {}
+        self.reports = Reports()
 
     @property
     def connected(self) -> bool:
@@ -40,16 +43,8 @@ class ObjectsServer:
 
     async def wait_for(self, nonce: str, timeout_s: float) -> stream.Proof | None:
         """The report of the proof connection that carried `nonce`; None when none came within `timeout_s` seconds.
-
-        Begin to wait before connecting: a report that nobody waits for is dropped, so that strangers who find the
-        proof port cannot fill the agent's memory.
-        """
-        future = self._awaited.setdefault(nonce, asyncio.get_running_loop().create_future())
-        try:
-            done, _ = await asyncio.wait((future,), timeout=timeout_s)
-            return future.result() if done else None
-        finally:
-            self._awaited.pop(nonce, None)
+        Begin to wait before connecting."""
+        return await self.reports.wait_for(nonce, timeout_s)
 
     async def close(self) -> None:
         """Stops listening and closes every connection."""
@@ -71,12 +66,13 @@ class ObjectsServer:
         task.add_done_callback(self._handlers.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        telling: asyncio.Task[None] | None = None
         try:
             if not peer_is_trusted(writer.get_extra_info("socket")):
                 _log.warning("a process of another user connected to objects.sock; sent away")
                 return
             self._writers.add(writer)
-            writer.write(stream.encode(stream.Hello("none")))
+            telling = asyncio.create_task(self._tell(writer))
             while line := await reader.readline():
                 self._heard(line)
         except (OSError, ValueError) as error:
@@ -84,12 +80,31 @@ class ObjectsServer:
             _log.warning("objects.sock: proxy sent away: %s", printable(str(error)))
         finally:
             self._writers.discard(writer)
+            if telling is not None:
+                telling.cancel()
             writer.close()
+
+    async def _tell(self, writer: asyncio.StreamWriter) -> None:
+        """Hello, then objects as fast as the proxy reads them, until cancelled."""
+        if self._objects is None:
+            writer.write(stream.encode(stream.Hello("none")))
+            return
+        writer.write(stream.encode(stream.Hello("stream")))
+        feed = self._objects.subscribe()
+        try:
+            while True:
+                writer.write(await feed.next_chunk())
+                await writer.drain()
+        except ReaderTooSlow as error:
+            _log.warning("objects.sock: proxy sent away: %s", error)
+        except OSError:
+            pass  # it has gone; who reads from it notices too
+        finally:
+            self._objects.unsubscribe(feed)
+            # Not closed: what is buffered for a proxy that does not read would keep the connection for ever.
+            writer.transport.abort()
 
     def _heard(self, line: bytes) -> None:
         message = stream.decode(line)
-        if not isinstance(message, stream.Proof):
-            return
-        future = self._awaited.get(message.nonce)
-        if future is not None and not future.done():
-            future.set_result(message)
+        if isinstance(message, stream.Proof):
+            self.reports.heard(message)

@@ -9,12 +9,12 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.handoff.listening import Listening, listen, peer_is_trusted
+from agent.handoff.listening import Listening, listen, peer_is_trusted, peer_pid
 from agent.handoff.zds_connection import ConnectionGone, Unanswered, ZdsConnection
 from agent.printable import printable
 from proxy.api import zds
@@ -72,15 +72,18 @@ class _Proxy:
     """A proxy that said hello, and what of its snapshot it has not been told yet, by uid."""
 
     connection: ZdsConnection
+    pid: int
     untold: dict[str, SnapshotEntry]
+    has_snapshot: bool = False
 
 
 class ZdsServer:
     """Serves the ZDS socket on the running event loop.
 
     `snapshot` is asked once for each proxy that says hello; `on_result` hears how each pod of a snapshot was taken;
-    `on_connected` hears True when the first proxy came and False when the last one went. All are called on the event
-    loop and must not block.
+    `on_connected` hears True when the first proxy came and False when the last one went; `on_announced`, of each pod
+    that was told, the seconds until the proxy's answer; `is_ours` tells of a process whether it is a proxy of
+    headgate's, which takes several requests at once. All are called on the event loop and must not block.
     """
 
     def __init__(
@@ -89,10 +92,14 @@ class ZdsServer:
         on_result: Callable[[str, AddResult], None] | None = None,
         on_connected: Callable[[bool], None] | None = None,
         request_timeout_s: float = zds.REQUEST_TIMEOUT_S,
+        on_announced: Callable[[float], None] | None = None,
+        is_ours: Callable[[int], bool] = lambda pid: False,
     ) -> None:
         self._snapshot = snapshot
         self._on_result = on_result
         self._on_connected = on_connected
+        self._on_announced = on_announced
+        self._is_ours = is_ours
         self._timeout_s = request_timeout_s
         self._listening: Listening | None = None
         self._greeting: set[ZdsConnection] = set()
@@ -171,11 +178,18 @@ class ZdsServer:
             sock.close()
             return
         sock.setblocking(False)
-        connection = ZdsConnection(sock, self._timeout_s, self._gone)
+        connection = ZdsConnection(sock, self._timeout_s, self._gone, self._timed)
         self._greeting.add(connection)
-        task = asyncio.get_running_loop().create_task(self._serve(connection))
+        self._start(self._serve(connection, peer_pid(sock)), connection)
+
+    def _start(self, work: Coroutine[None, None, None], connection: ZdsConnection) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, connection))
+
+    def _timed(self, request: zds.Request, seconds: float) -> None:
+        if self._on_announced is not None and isinstance(request, zds.AddWorkload):
+            self._on_announced(seconds)
 
     def _ended(self, task: asyncio.Task[None], connection: ZdsConnection) -> None:
         self._tasks.discard(task)
@@ -187,45 +201,64 @@ class ZdsServer:
     def _gone(self, connection: ZdsConnection) -> None:
         self._greeting.discard(connection)
         before = self.connected
+        was_newest = bool(self._proxies) and self._proxies[-1].connection is connection
         # By identity: an older proxy may well end after a newer one has come (istio's order bug, note 54565).
         self._proxies = [proxy for proxy in self._proxies if proxy.connection is not connection]
         if before and not self.connected and self._on_connected is not None:
             self._on_connected(False)
+        if was_newest and self._proxies and self._listening is not None:
+            self._put_in_charge(self._proxies[-1])
+
+    def _put_in_charge(self, proxy: _Proxy) -> None:
+        """A newer proxy is gone that was to take its place: what only that one was told of is told to this one."""
+        proxy.untold.update({entry.uid: entry for entry in self._snapshot() if isinstance(entry, Enrolled)})
+        if proxy.has_snapshot:
+            self._start(self._tell_late(proxy), proxy.connection)
 
     # ── Snapshot ───────────────────────────────────────────────────────────────────────────────────────────────────
-    async def _serve(self, connection: ZdsConnection) -> None:
+    async def _serve(self, connection: ZdsConnection, pid: int) -> None:
         try:
             await connection.hello()
-            proxy = self._enlist(connection)
+            proxy = self._enlist(connection, pid)
             while proxy.untold and not connection.closed.is_set():
                 uid = next(iter(proxy.untold))
                 await self._tell(proxy, proxy.untold.pop(uid))
-            error = await connection.request(zds.SnapshotSent())
+            if error := await connection.request(zds.SnapshotSent()):
+                connection.close(f"it refused the end of the snapshot: {error}")
+                return
+            proxy.has_snapshot = True
+            await self._tell_late(proxy)
         except ConnectionGone:
             return
         except Unanswered as unanswered:
             connection.close(f"snapshot: {unanswered}")
-            return
-        if error:
-            connection.close(f"it refused the end of the snapshot: {error}")
 
-    def _enlist(self, connection: ZdsConnection) -> _Proxy:
+    def _enlist(self, connection: ZdsConnection, pid: int) -> _Proxy:
         """Asks for the snapshot and registers the proxy in one step: no change can fall between the two."""
         self._greeting.discard(connection)
-        proxy = _Proxy(connection, {entry.uid: entry for entry in self._snapshot()})
+        proxy = _Proxy(connection, pid, {entry.uid: entry for entry in self._snapshot()})
         self._proxies.append(proxy)
         _log.info("proxy connected; %d pods in its snapshot", len(proxy.untold))
         if len(self._proxies) == 1 and self._on_connected is not None:
             self._on_connected(True)
         return proxy
 
-    async def _tell(self, proxy: _Proxy, entry: SnapshotEntry) -> None:
+    async def _tell_late(self, proxy: _Proxy) -> None:
+        """What came up after the end of its snapshot, when nothing is left to `keep`."""
+        while proxy.untold and not proxy.connection.closed.is_set():
+            entry = proxy.untold.pop(next(iter(proxy.untold)))
+            if isinstance(entry, Enrolled):
+                await self._tell(proxy, entry, may_keep=False)
+
+    async def _tell(self, proxy: _Proxy, entry: SnapshotEntry, *, may_keep: bool = True) -> None:
         descriptor = entry.open_netns() if isinstance(entry, Enrolled) else None
         try:
             if isinstance(entry, Enrolled) and descriptor is not None:
                 result = await self._request(proxy, zds.AddWorkload(entry.uid, entry.info), descriptor)
-            else:
+            elif may_keep:
                 await self._request(proxy, zds.KeepWorkload(entry.uid))
+                return
+            else:
                 return
         finally:
             if descriptor is not None:
@@ -234,6 +267,8 @@ class ZdsServer:
             self._on_result(entry.uid, result)
 
     async def _request(self, proxy: _Proxy, request: zds.Request, descriptor: int | None = None) -> AddResult:
+        if self._is_ours(proxy.pid):
+            proxy.connection.widen()
         try:
             error = await proxy.connection.request(request, descriptor)
         except ConnectionGone:

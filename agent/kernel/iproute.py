@@ -4,9 +4,11 @@ Numbers are of linux/rtnetlink.h, linux/fib_rules.h, linux/if_addr.h and linux/i
 """
 
 import errno
+import functools
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -19,9 +21,11 @@ from agent.kernel.netlink import (
     Netlink,
     attribute,
     attributes,
+    payloads,
 )
 from agent.kernel.refused import KernelRefused
 from agent.plan import IPFamily, ReturnPath
+from agent.plan.drift import Missing, Part
 
 _RTM_NEWLINK: Final = 16
 _RTM_GETADDR: Final = 22
@@ -52,6 +56,8 @@ _FAMILIES: Final = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET
 
 _ABSENT: Final = frozenset({errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENODEV, errno.EPROTONOSUPPORT})
 """What the kernel answers when IPv6 is off: on lo by sysctl (EACCES, net/ipv6/route.c), or as a whole."""
+_DUMPS: Final = 64
+"""Remembered readings of the return path, 1 KB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +117,18 @@ def remove_return_path(path: ReturnPath) -> None:
 
 def return_path_present(path: ReturnPath) -> bool:
     """True when rule and route of every family are there; IPv6 where it is off on lo counts as there."""
+    return not missing_return_path(path)
+
+
+def missing_return_path(path: ReturnPath) -> tuple[Missing, ...]:
+    """What of the return path is not there; nothing of IPv6 where it is off on lo. Raises OSError."""
     with Netlink(socket.NETLINK_ROUTE) as netlink:
-        return all(
-            _has_family(netlink, path, family) or (family is IPFamily.IPV6 and _ipv6_is_off())
-            for family in path.families
-        )
+        netlink.strict()
+        dumped = tuple(part for family in path.families for part in _dumped(netlink, path, family))
+    missing = _missing_in(path, dumped)
+    if any(family is IPFamily.IPV6 for _, family in missing) and _ipv6_is_off():
+        missing = tuple((part, family) for part, family in missing if family is not IPFamily.IPV6)
+    return missing
 
 
 def read_addresses() -> tuple[IPv4Address | IPv6Address, ...]:
@@ -172,16 +185,32 @@ def _opposite(addition: Message) -> Message:
     return Message({_RTM_NEWROUTE: _RTM_DELROUTE, _RTM_NEWRULE: _RTM_DELRULE}[addition.kind], 0, addition.payload)
 
 
-def _has_family(netlink: Netlink, path: ReturnPath, family: IPFamily) -> bool:
-    header = _RTMSG.pack(_FAMILIES[family], 0, 0, 0, 0, 0, 0, 0, 0)
-    try:
-        rules = netlink.dump(Message(_RTM_GETRULE, 0, header))
-        routes = netlink.dump(Message(_RTM_GETROUTE, 0, header))
-    except OSError as error:
-        if error.errno in _ABSENT:
-            return False
-        raise
-    return any(_is_rule(data, path) for data in rules) and any(_is_route(data, path) for data in routes)
+def _dumped(netlink: Netlink, path: ReturnPath, family: IPFamily) -> Iterator[bytes]:
+    """The family's policy rules, and the table's routes."""
+    rules = _RTMSG.pack(_FAMILIES[family], 0, 0, 0, 0, 0, 0, 0, 0)
+    routes = _RTMSG.pack(_FAMILIES[family], 0, 0, 0, _short(path.table), 0, 0, 0, 0)
+    routes += attribute(_RTA_TABLE, _U32.pack(path.table))
+    for message in (Message(_RTM_GETRULE, 0, rules), Message(_RTM_GETROUTE, 0, routes)):
+        try:
+            yield netlink.dump_whole(message)
+        except OSError as error:
+            # ENOENT: a table in which there never was a route (net/ipv4/fib_frontend.c: inet_dump_fib).
+            if error.errno != errno.ENOENT and error.errno not in _ABSENT:
+                raise
+            yield b""
+
+
+@functools.lru_cache(maxsize=_DUMPS)
+def _missing_in(path: ReturnPath, dumped: tuple[bytes, ...]) -> tuple[Missing, ...]:
+    """Remembered by the bytes: what equal pods hold is equal, and is read again each minute."""
+    missing: list[Missing] = []
+    for number, family in enumerate(path.families):
+        rules, routes = dumped[2 * number : 2 * number + 2]
+        if not any(_is_rule(data, path) for data in payloads(rules)):
+            missing.append((Part.RULE, family))
+        if not any(_is_route(data, path) for data in payloads(routes)):
+            missing.append((Part.ROUTE, family))
+    return tuple(missing)
 
 
 def _ipv6_is_off() -> bool:

@@ -23,6 +23,9 @@ NLM_F_CREATE: Final = 0x400
 NLM_F_APPEND: Final = 0x800
 NLM_F_DUMP_INTR: Final = 0x10
 
+_SOL_NETLINK: Final = 270
+_GET_STRICT_CHK: Final = 12
+
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _NLA_F_NESTED: Final = 0x8000
@@ -32,8 +35,9 @@ _HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags
 _ATTRIBUTE: Final = struct.Struct("=HH")  # struct nlattr: length, type
 _ERROR: Final = struct.Struct("=i")  # struct nlmsgerr begins with the negative errno
 
-_ANSWER_TIMEOUT_S: Final = 5.0
-"""The kernel answers within the send; the bound only keeps a thread from waiting for ever for a lost answer."""
+_ANSWER_TIMEOUT: Final = struct.pack("@ll", 5, 0)
+"""struct timeval. The kernel answers within the send; the bound only keeps a thread from waiting for ever for a lost
+answer. The kernel's own time-out (SO_RCVTIMEO), because Python's costs one more system call a message."""
 _BUFFER_BYTES: Final = 1 << 16
 """Dumps come in pieces of at most 32 KiB (net/netlink/af_netlink.c: netlink_dump)."""
 _DUMP_ATTEMPTS: Final = 3
@@ -55,7 +59,7 @@ class Netlink:
 
     def __init__(self, protocol: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        self._socket.settimeout(_ANSWER_TIMEOUT_S)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _ANSWER_TIMEOUT)
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -71,17 +75,14 @@ class Netlink:
         so what is not there then never comes. Raises OSError when the batch does not fit the socket.
         """
         self._socket.send(batch)
-        self._socket.setblocking(False)
         results: dict[int, int] = {}
         try:
             while True:
-                for kind, _, sequence, payload in self._receive():
+                for kind, _, sequence, payload in self._receive(socket.MSG_DONTWAIT):
                     if kind == _NLMSG_ERROR:
                         results[sequence] = results.get(sequence, 0) or -_ERROR.unpack_from(payload)[0]
         except BlockingIOError:
             return results
-        finally:
-            self._socket.settimeout(_ANSWER_TIMEOUT_S)
 
     def commit(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Sends all in one call; the errno of each in order, 0 for done. One that fails does not stop the next."""
@@ -131,12 +132,42 @@ class Netlink:
                     return objects, interrupted
                 objects.append(bytes(payload))
 
+    def dump_whole(self, message: Message) -> bytes:
+        """As `dump`, but the messages as they came, headers and all, the closing one left out: for who compares them
+        and does not look inside."""
+        for _ in range(_DUMP_ATTEMPTS):
+            self._socket.send(self._encode(message.kind, message.flags | NLM_F_DUMP, message.payload))
+            pieces: list[bytes] = []
+            interrupted = done = False
+            while not done:
+                data = self._socket.recv(_BUFFER_BYTES)
+                offset = 0
+                while offset + _HEADER.size <= len(data):
+                    length, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
+                    interrupted |= bool(flags & NLM_F_DUMP_INTR)
+                    if kind in (_NLMSG_DONE, _NLMSG_ERROR):
+                        _raise_errno(memoryview(data)[offset + _HEADER.size :])
+                        done = True
+                        break
+                    if length < _HEADER.size:
+                        raise OSError(errno.EBADMSG, "netlink: a message shorter than its header")
+                    offset += (length + 3) & ~3
+                pieces.append(data[:offset])
+            if not interrupted:
+                break
+        return b"".join(pieces)
+
+    def strict(self) -> None:
+        """Dumps of routes are of the table that is asked for, not of all (NETLINK_GET_STRICT_CHK, Linux 4.20)."""
+        self._socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
+
     def _encode(self, kind: int, flags: int, payload: bytes) -> bytes:
         self._sequence += 1
         return encode(Message(kind, flags, payload), self._sequence)
 
-    def _receive(self) -> Iterator[tuple[int, int, int, memoryview]]:
-        data = memoryview(self._socket.recv(_BUFFER_BYTES))
+    def _receive(self, flags: int = 0) -> Iterator[tuple[int, int, int, memoryview]]:
+        """Raises BlockingIOError when there is nothing: at once with MSG_DONTWAIT, else after the time-out."""
+        data = memoryview(self._socket.recv(_BUFFER_BYTES, flags))
         while len(data) >= _HEADER.size:
             length, kind, flags, sequence, _ = _HEADER.unpack_from(data)
             if length < _HEADER.size:
@@ -156,6 +187,15 @@ def encode(message: Message, sequence: int) -> bytes:
     length = _HEADER.size + len(message.payload)
     header = _HEADER.pack(length, message.kind, message.flags | NLM_F_REQUEST, sequence, 0)
     return header + message.payload + bytes(-length % 4)
+
+
+def payloads(messages: bytes) -> Iterator[bytes]:
+    """Of messages that `dump_whole` read."""
+    offset = 0
+    while offset + _HEADER.size <= len(messages):
+        length = _HEADER.unpack_from(messages, offset)[0]
+        yield messages[offset + _HEADER.size : offset + length]
+        offset += (length + 3) & ~3
 
 
 def attribute(kind: int, data: bytes) -> bytes:

@@ -4,7 +4,8 @@ setns(2) moves the calling thread only. So a call is made inside a pod's namespa
 calls and returns; the event loop's thread never moves, because whatever it opened next would belong to a pod.
 
 Entering is pyroute2's, which the agent's import contracts allow here and nowhere else of the kernel's modules. It is
-given an open descriptor, never a path: by path it would make the namespace that it does not find.
+given an open descriptor, never a path: by path it would make the namespace that it does not find. One thread visits
+every pod each second and calls setns(2) itself: `Rounds`.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 _NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h, ioctl_ns(2)
+_OPENED: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""O_NONBLOCK: the path comes from a file; a FIFO behind it would block the opener for ever."""
 _OWN_NETNS: Final = "/proc/thread-self/ns/net"  # namespaces(7); /proc/self would name the first thread's
 
 STRANDED_EXIT: Final = 70
@@ -39,6 +42,9 @@ interpreter and the kernel's own locks; a transaction that deletes waits ~14 ms 
 Each thread costs an allocator arena: RSS 27 MB with 1, 30 with 2, 41 with 8, 57 with 16."""
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+# PyDLL and no errno: giving up the GIL around a call of two microseconds costs more than the call, and the one caller
+# of a failure asks again for its reason.
+_setns: Final = ctypes.PyDLL(None).setns
 
 
 class NetnsRefused(Exception):
@@ -84,8 +90,7 @@ def open_netns(path: str | Path, expected: NetnsId | None = None, *, allow_own: 
     between a decision and this call a pid or a name can pass to somebody else (istio #55139, #61211).
     Raises FileNotFoundError when the path is gone; the pod may be: ask the source again.
     """
-    # O_NONBLOCK: the path comes from a file; a FIFO behind it would block the opener for ever.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = os.open(path, _OPENED)
     try:
         identity = _identify(fd, str(path))
         if expected is not None and identity != expected:
@@ -111,6 +116,11 @@ def _identify(fd: int, path: str) -> NetnsId:
         raise NetnsRefused(path, f"{what}; give a name under /run/netns or /proc/PID/ns/net") from error
     if kind != CLONE_NEWNET:
         raise NetnsRefused(path, "a namespace of another kind than network; give /proc/PID/ns/net")
+    return NetnsId(status.st_dev, status.st_ino)
+
+
+def _identity(fd: int) -> NetnsId:
+    status = os.fstat(fd)
     return NetnsId(status.st_dev, status.st_ino)
 
 
@@ -170,6 +180,45 @@ def enter(fd: int) -> None:
     except OSError as error:
         number = error.errno or 0
         raise OSError(number, f"setns: {os.strerror(number)}") from error
+
+
+class Rounds:
+    """The way of one thread through many namespaces, each entered for some microseconds, and home again.
+
+    Made on that thread, and used on it only. Holds no namespace but the one that it was made in.
+    """
+
+    __slots__ = ("_home",)
+
+    def __init__(self) -> None:
+        self._home = os.open(_OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC)
+
+    def enter(self, path: str, expected: NetnsId | None = None) -> None:
+        """Into the namespace at `path`, from wherever the thread is. With `expected`, into no other.
+
+        Raises OSError when there is none, or NetnsRefused when it is another; the thread has not moved then.
+        """
+        fd = os.open(path, _OPENED)
+        try:
+            if expected is not None and _identity(fd) != expected:
+                raise NetnsRefused(path, f"is {_identity(fd)} now, {expected} was meant")
+            if _setns(fd, CLONE_NEWNET):
+                enter(fd)
+        finally:
+            os.close(fd)
+
+    def home(self) -> None:
+        """Back to the thread's own namespace. Ends the process when that is refused."""
+        if _setns(self._home, CLONE_NEWNET):
+            try:
+                enter(self._home)
+            except OSError as error:
+                _stranded(error)
+
+    def close(self) -> None:
+        home, self._home = self._home, -1
+        if home >= 0:
+            os.close(home)
 
 
 def leave_for_scratch() -> None:

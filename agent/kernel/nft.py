@@ -7,27 +7,36 @@ each call makes its own and lets it go before it returns (reference/feasibility.
 import functools
 import os
 import re
+import sys
 import threading
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final
 
 import nftables
 
 from agent.kernel.netlink import Netlink, attribute, attribute_list, attributes
-from agent.kernel.nft_messages import GETRULE, NETLINK_NETFILTER, NFPROTO_INET, dump
+from agent.kernel.nft_messages import GETRULE, GETSETELEM, GETTABLE, NETLINK_NETFILTER, NFPROTO_INET, dump, message
 from agent.kernel.refused import KernelRefused
 from agent.kernel.scratch import in_scratch
+from agent.plan import FlowKey
 from agent.printable import printable
 
 COMMENT_PREFIX: Final = "headgate:"
 TABLE: Final = "headgate"
 
+_MESSAGE_BYTES: Final = 20  # struct nlmsghdr and struct nfgenmsg
+_RULE_CHAIN: Final = 2
 _RULE_TABLE, _RULE_EXPRESSIONS, _RULE_USERDATA = 1, 4, 7  # linux/netfilter/nf_tables.h
+_TABLE_NAME_ATTRIBUTE: Final = 1
+_ELEM_LIST_TABLE, _ELEM_LIST_SET, _ELEM_LIST_ELEMENTS = 1, 2, 3
+_ELEM_KEY, _ELEM_USERDATA, _DATA_VALUE = 1, 6, 1
 _EXPR_NAME, _EXPR_DATA = 1, 2
 _NAMED_COUNTER: Final = attribute(_EXPR_NAME, b"counter\0")
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
-_UDATA_COMMENT: Final = 0  # libnftnl/udata.h: NFTNL_UDATA_RULE_COMMENT
+_UDATA_COMMENT: Final = 0  # libnftnl/udata.h: NFTNL_UDATA_RULE_COMMENT, NFTNL_UDATA_SET_ELEM_COMMENT
 
 _TABLE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _MISSING: Final = "No such file or directory"
@@ -84,6 +93,48 @@ def list_counters(table: str = TABLE) -> tuple[RuleCounter, ...]:
     with Netlink(NETLINK_NETFILTER) as netlink:
         rules = dump(netlink, GETRULE, of_table, NFPROTO_INET)
         return tuple(counter for _, data in rules if (counter := _counter(attributes(data))) is not None)
+
+
+def read_counters(chain: str, rule_ids: Iterable[str], table: str = TABLE) -> tuple[RuleCounter, ...]:
+    """The counters of some rules of one chain; of those that are there. Raises OSError.
+
+    Each minute 250 pods are asked: only the rules in question are taken apart, a tenth of the time of `list_counters`.
+    """
+    comments = [f"{COMMENT_PREFIX}{rule_id}\0".encode() for rule_id in rule_ids]
+    of_chain = attribute(_RULE_TABLE, table.encode() + b"\0") + attribute(_RULE_CHAIN, chain.encode() + b"\0")
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        data = netlink.dump_whole(message(GETRULE, 0, of_chain, NFPROTO_INET))
+    if not any(comment in data for comment in comments):
+        return ()
+    found = (_counter(attributes(rule)) for rule in _payloads(data) if any(comment in rule for comment in comments))
+    return tuple(counter for counter in found if counter is not None)
+
+
+def tables() -> frozenset[str]:
+    """Names of the tables of family inet. Raises OSError."""
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        found = [
+            attributes(data).get(_TABLE_NAME_ATTRIBUTE, b"") for _, data in dump(netlink, GETTABLE, b"", NFPROTO_INET)
+        ]
+    return frozenset(name.rstrip(b"\0").decode("utf-8", "replace") for name in found)
+
+
+def connections(name: str, table: str = TABLE) -> dict[FlowKey, str] | None:
+    """The connections in a set of `inet TABLE` whose key is address, port, address, port; with each element's comment.
+    None when there is no such set. Raises OSError."""
+    of_set = attribute(_ELEM_LIST_TABLE, table.encode() + b"\0") + attribute(_ELEM_LIST_SET, name.encode() + b"\0")
+    found: dict[FlowKey, str] = {}
+    try:
+        with Netlink(NETLINK_NETFILTER) as netlink:
+            for _, data in dump(netlink, GETSETELEM, of_set, NFPROTO_INET):
+                for _, element in attribute_list(attributes(data).get(_ELEM_LIST_ELEMENTS, b"")):
+                    parts = attributes(element)
+                    key = _connection(attributes(parts.get(_ELEM_KEY, b"")).get(_DATA_VALUE, b""))
+                    if key is not None:
+                        found[key] = _comment(parts.get(_ELEM_USERDATA, b""))
+    except FileNotFoundError:
+        return None
+    return found
 
 
 def expected_listing(script: str, table: str = TABLE) -> str:
@@ -153,6 +204,15 @@ class _Session:
         raise KernelRefused(f"nft {command}", printable(error, _ERROR_CHARACTERS), _remedy(error))
 
 
+def _payloads(data: bytes) -> Iterator[bytes]:
+    """Of each message its attributes, behind nlmsghdr and nfgenmsg."""
+    offset = 0
+    while offset + _MESSAGE_BYTES <= len(data):
+        length = int.from_bytes(data[offset : offset + 4], sys.byteorder)
+        yield data[offset + _MESSAGE_BYTES : offset + length]
+        offset += (length + 3) & ~3
+
+
 def _counter(rule: dict[int, bytes]) -> RuleCounter | None:
     """None for a rule without our comment, or without a counter."""
     comment = _comment(rule.get(_RULE_USERDATA, b""))
@@ -169,8 +229,21 @@ def _counter(rule: dict[int, bytes]) -> RuleCounter | None:
     return None
 
 
+def _connection(key: bytes) -> FlowKey | None:
+    """Concatenated, each part filled up to four bytes (nft(8): concatenations). None for a key of another make."""
+    address_size = {16: 4, 40: 16}.get(len(key))
+    if address_size is None:
+        return None
+    half = address_size + 4
+    ends = (key[:half], key[half:])
+    (local, local_port), (remote, remote_port) = (
+        (ip_address(end[:address_size]), int.from_bytes(end[address_size : address_size + 2], "big")) for end in ends
+    )
+    return local, local_port, remote, remote_port
+
+
 def _comment(userdata: bytes) -> str:
-    """What nft keeps with a rule: type, length and value of one byte, one byte and length (libnftnl udata.h)."""
+    """What nft keeps with a rule or an element: type and length of one byte each, value (libnftnl udata.h)."""
     while len(userdata) > 2:
         kind, length = userdata[0], userdata[1]
         if kind == _UDATA_COMMENT:

@@ -16,6 +16,7 @@ NFNL_SUBSYS_NFTABLES: Final = 10
 
 NEWTABLE, GETTABLE, NEWCHAIN, GETCHAIN, NEWRULE, GETRULE = 0, 1, 3, 4, 6, 7
 NEWSET, GETSET, NEWSETELEM, GETSETELEM = 9, 10, 12, 13
+NEWGEN, GETGEN = 15, 16
 
 NFGENMSG: Final = struct.Struct("=BB2s")  # family, version, resource in network order
 

@@ -4,73 +4,83 @@ Outbound, a connection is made inside the pod's namespace, unmarked, as an appli
 own (the node's) to the pod's address: a flow that begins inside proves only the OUTPUT rules. Each carries a nonce; the
 proxy reports it with what it saw of the connection, so an application that merely answers proves nothing. A proxy that
 cannot report (a foreign one) is proved by the conntrack entry of the flow.
+
+250 pods are proved each minute, so a proof that holds is cheap: one visit of the namespace, no task, no stream, nothing
+waited for but the four reports together. What takes longer is done for proofs that fail.
 """
 
 import asyncio
 import errno
-import secrets
+import os
 import socket
-import struct
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from agent.kernel import conntrack, sock_diag
-from agent.kernel.iproute import InterfaceAddress, read_interface_addresses
+from agent.kernel.dial import NOBODY, Flow, Flows, Inside, dial_in, dial_out, look_inside, make_nonces
 from agent.kernel.netns import NetnsThreads, OpenNetns
-from agent.kernel.on_link import unused_on_link
-from agent.pods import IPAddress, PodRef, Proof, Proofs, ProofStatus
+from agent.pods import PodRef, Proof, Proofs, ProofStatus
 from agent.printable import printable
 from proxy.api import stream
 from proxy.api.constants import INBOUND_PORT, OUTBOUND_PORT, PROOF_PORT
+
+T = TypeVar("T")
 
 TIMEOUT_S: Final = 1.0
 """For each proof, from connect to report; all four run at once (DESIGN 5)."""
 DAD_WAIT_S: Final = 2.5
 """Duplicate address detection takes one probe of 1 s after a random delay of up to 1 s (RFC 4862 5.4.2)."""
 _DAD_LOOK_S: Final = 0.1
-_SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LISTENER: Final[dict[stream.Direction, int]] = {"outbound": OUTBOUND_PORT, "inbound": INBOUND_PORT}
-
-_NOBODY: Final[dict[int, IPAddress]] = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
-"""Documentation addresses (RFC 5737, RFC 3849), dialled where a pod's own subnet has no room: /32 and /128 pods."""
 
 _OK: Final = Proof(ProofStatus.OK)
 
 
+class Expected(Protocol):
+    """The reports of some nonces; agent.handoff.reports.Expected."""
+
+    @property
+    def done(self) -> asyncio.Future[None]: ...
+
+    @property
+    def reports(self) -> dict[str, stream.Proof]: ...
+
+    def give_up(self, nonce: str) -> None: ...
+
+
 class Reports(Protocol):
-    """Where the proxy's reports arrive: agent.handoff.objects.ObjectsServer."""
+    """Where the proxy's reports arrive: agent.handoff.reports.Reports."""
+
+    def expect(self, nonces: Iterable[str]) -> Expected: ...
+
+    def forget(self, nonces: Iterable[str]) -> None: ...
+
+
+class ReportSource(Protocol):
+    """agent.handoff.objects.ObjectsServer."""
 
     @property
     def connected(self) -> bool: ...
 
-    async def wait_for(self, nonce: str, timeout_s: float) -> stream.Proof | None: ...
+    @property
+    def reports(self) -> Reports: ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Flow:
-    """One proof to be taken: dial `target` with `socket`, which belongs to the namespace it starts from."""
+class _Seen:
+    """What a visit found; `untaken` None: nothing was dialled, because addresses are settling."""
 
-    socket: socket.socket
-    direction: stream.Direction
-    target: IPAddress
-    nonce: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Inside:
-    """What the pod's namespace says of itself."""
-
-    cookie: int
-    addresses: tuple[InterfaceAddress, ...]
+    inside: Inside
+    untaken: dict[str, Proof] | None = None
 
 
 async def prove(
     pod: PodRef,
     netns: OpenNetns,
     threads: NetnsThreads,
-    reports: Reports,
+    source: ReportSource,
     *,
     timeout_s: float = TIMEOUT_S,
     dad_wait_s: float = DAD_WAIT_S,
@@ -81,183 +91,194 @@ async def prove(
     A proof that cannot be taken says why; nothing is raised for what a pod, a proxy or a network does. OSError when
     the namespace itself cannot be entered or read.
     """
-    inside = await _settled(netns, threads, dad_wait_s)
-    prober = _Prober(pod, netns, threads, reports, inside, timeout_s)
-    out4, out6, in4, in6 = await asyncio.gather(
-        prober.outbound(4), prober.outbound(6), prober.inbound(4), prober.inbound(6)
+    proofs, _ = await prove_beside(
+        pod, netns, threads, source, lambda: None, timeout_s=timeout_s, dad_wait_s=dad_wait_s
     )
-    return Proofs(out4, out6, in4, in6)
+    return proofs
 
 
-async def _settled(netns: OpenNetns, threads: NetnsThreads, dad_wait_s: float) -> _Inside:
-    """Waits until no address is tentative any more, `dad_wait_s` at most: nobody can dial from or to one before."""
+async def prove_beside(
+    pod: PodRef,
+    netns: OpenNetns,
+    threads: NetnsThreads,
+    source: ReportSource,
+    beside: Callable[[], T],
+    *,
+    timeout_s: float = TIMEOUT_S,
+    dad_wait_s: float = DAD_WAIT_S,
+) -> tuple[Proofs, T]:
+    """As `prove`; and the result of `beside`, called inside the namespace on the same visit. Raises what that does."""
+    reported = source.connected
+    nonces, flows = make_nonces(), Flows(asks=reported)
+    expected = source.reports.expect(nonces.values())  # before anything is dialled: the proxy may be quicker
+    try:
+        inside, untaken, result = await _dial(pod, netns, threads, nonces, flows, beside, dad_wait_s)
+        untaken |= dial_in(inside, pod, nonces, flows)
+        taker = _Taker(netns, threads, inside, timeout_s)
+        if reported:
+            taken = await taker.by_report(flows, expected, nonces)
+        else:
+            taken = await taker.by_conntrack(flows)
+    finally:
+        source.reports.forget(nonces.values())
+        flows.close()
+    all_four = untaken | taken
+    return Proofs(*(all_four[name] for name in ("out4", "out6", "in4", "in6"))), result
+
+
+async def _dial(
+    pod: PodRef,
+    netns: OpenNetns,
+    threads: NetnsThreads,
+    nonces: dict[str, str],
+    flows: Flows,
+    beside: Callable[[], T],
+    dad_wait_s: float,
+) -> tuple[Inside, dict[str, Proof], T]:
+    """The outbound ones, once no address is tentative any more, or after `dad_wait_s`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + dad_wait_s
+
+    def visit(settle: bool) -> tuple[_Seen, T | None]:
+        inside = look_inside()
+        if settle and inside.settling:
+            return _Seen(inside), None
+        return _Seen(inside, dial_out(inside, pod, nonces, flows)), beside()
+
     while True:
-        inside = await threads.run(netns, _look_inside)
-        waiting = any(a.tentative and not a.duplicate and not a.address.is_link_local for a in inside.addresses)
-        if not waiting or loop.time() >= deadline:
-            return inside
+        seen, result = await threads.run(netns, visit, loop.time() < deadline)
+        if seen.untaken is not None:
+            return seen.inside, seen.untaken, result  # type: ignore[return-value]  # T may be None itself
         await asyncio.sleep(_DAD_LOOK_S)
 
 
-def _look_inside() -> _Inside:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
-        cookie = struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0]
-    return _Inside(cookie, read_interface_addresses())
-
-
-def _socket(version: int) -> socket.socket:
-    """A plain one, with no mark: as an application has it. Of the namespace that the calling thread is in."""
-    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    return socket.socket(_FAMILIES[version], kind)
-
-
 @dataclass(frozen=True, slots=True)
-class _Prober:
-    pod: PodRef
+class _Taker:
+    """How flows that were dialled become proofs."""
+
     netns: OpenNetns
     threads: NetnsThreads
-    reports: Reports
-    inside: _Inside
+    inside: Inside
     timeout_s: float
 
-    async def outbound(self, version: int) -> Proof:
-        own = self._own(version)
-        if isinstance(own, Proof):
-            return own
-        nonce = secrets.token_hex(stream.NONCE_DIGITS // 2)
-        others = [found.address for found in self.inside.addresses]
-        target = unused_on_link(own.address, own.prefix_length, others, int(nonce, 16)) or _NOBODY[version]
+    async def by_report(self, flows: Flows, expected: Expected, nonces: dict[str, str]) -> dict[str, Proof]:
+        asked = {flow.nonce for flow in flows if not flow.refused}
+        for nonce in nonces.values():
+            if nonce not in asked:
+                expected.give_up(nonce)
+        waiting = [flow for flow in flows if not flow.asked and not flow.refused]
+        loop = asyncio.get_running_loop()
         try:
-            sock = await self.threads.run(self.netns, _socket, version)
-        except OSError as error:
-            return Proof(ProofStatus.FAILED, f"no IPv{version} socket inside the pod: {error.strerror}")
-        return await self._take(_Flow(sock, "outbound", target, nonce))
-
-    async def inbound(self, version: int) -> Proof:
-        own = self._own(version)
-        if isinstance(own, Proof):
-            return own
-        try:
-            sock = _socket(version)
-        except OSError as error:
-            return Proof(ProofStatus.FAILED, f"no IPv{version} socket on the node: {error.strerror}")
-        return await self._take(_Flow(sock, "inbound", own.address, secrets.token_hex(stream.NONCE_DIGITS // 2)))
-
-    def _own(self, version: int) -> InterfaceAddress | Proof:
-        """The pod's address of a family, ready to use, or why there is none."""
-        named = self.pod.addresses
-        found = [
-            a
-            for a in self.inside.addresses
-            if a.address.version == version and not a.address.is_loopback and not a.address.is_link_local
-        ]
-        wanted = [a for a in found if a.address in named] or ([] if named else found)
-        usable = next((a for a in wanted if not a.tentative and not a.duplicate), None)
-        if usable is not None:
-            return usable
-        if wanted and wanted[0].duplicate:
-            return Proof(ProofStatus.FAILED, f"{wanted[0].address} is a duplicate: another host answers for it")
-        if wanted:
-            return Proof(ProofStatus.FAILED, f"{wanted[0].address} is still tentative (duplicate address detection)")
-        return Proof(ProofStatus.ABSENT, f"the pod has no IPv{version} address")
-
-    async def _take(self, flow: _Flow) -> Proof:
-        reported = self.reports.connected
-        try:
-            with flow.socket as sock:
-                if reported:
-                    return await self._by_report(sock, flow)
-                async with asyncio.timeout(self.timeout_s):
-                    await _connect(sock, flow)
-                return await self._by_conntrack(sock, flow)
-        except TimeoutError:
-            return Proof(ProofStatus.FAILED, self._no_answer(flow))
-        except ConnectionRefusedError:
-            return Proof(ProofStatus.FAILED, await self._refused(flow))
-        except OSError as error:
-            if error.errno == errno.ENETUNREACH and flow.target in _NOBODY.values():
-                return Proof(ProofStatus.ABSENT, "no unused on-link address to dial, and no default route")
-            return Proof(ProofStatus.FAILED, f"{_dialled(flow)}: {error.strerror or error}")
-
-    async def _by_report(self, sock: socket.socket, flow: _Flow) -> Proof:
-        report = asyncio.create_task(self.reports.wait_for(flow.nonce, self.timeout_s))
-        answer = b""
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                await _connect(sock, flow)
-                answer = await _exchange(sock, flow)
-            return self._judge(flow, await report, answer)
-        except TimeoutError:
-            if not _is_connected(sock):
-                raise
-            return self._judge(flow, await report, answer)
+            for flow in waiting:
+                loop.add_writer(flow.socket.fileno(), _connected, loop, flow, expected)
+            if not expected.done.done():
+                await asyncio.wait((expected.done,), timeout=self.timeout_s)
         finally:
-            report.cancel()
+            for flow in waiting:
+                loop.remove_writer(flow.socket.fileno())
+        return {flow.name: await self._judge(flow, expected.reports.get(flow.nonce)) for flow in flows}
 
-    def _judge(self, flow: _Flow, report: stream.Proof | None, answer: bytes) -> Proof:
-        if report is None and answer == stream.PROOF_ANSWER:
-            return Proof(ProofStatus.FAILED, "the proxy answered, but its report did not arrive on objects.sock")
+    async def by_conntrack(self, flows: Flows) -> dict[str, Proof]:
+        loop = asyncio.get_running_loop()
+        pending = {flow.name: _writable(loop, flow) for flow in flows if not flow.refused}
+        try:
+            if pending:
+                await asyncio.wait(pending.values(), timeout=self.timeout_s)
+        finally:
+            for flow in flows:
+                loop.remove_writer(flow.socket.fileno())
+        proofs: dict[str, Proof] = {}
+        for flow in flows:
+            if flow.refused or not _is_connected(flow.socket):
+                proofs[flow.name] = await self._failed(flow)
+            else:
+                proofs[flow.name] = await self._by_conntrack(flow)
+        return proofs
+
+    async def _judge(self, flow: Flow, report: stream.Proof | None) -> Proof:
         if report is None:
-            heard = f"answered {printable(repr(answer), 60)}" if answer else "said nothing"
-            reached = f"somebody else than the proxy was reached at {_dialled(flow)}: it {heard}"
-            return Proof(ProofStatus.FAILED, f"no report of the nonce; {reached}")
+            return await self._unreported(flow)
         seen = (report.direction, report.original_destination, report.port)
         if report.netns_cookie != self.inside.cookie:
-            return Proof(ProofStatus.FAILED, f"{_dialled(flow)} reached the proxy in another pod's namespace")
+            return Proof(ProofStatus.FAILED, f"{flow.dialled} reached the proxy in another pod's namespace")
         if seen != (flow.direction, flow.target, PROOF_PORT):
             there = f"{report.direction} to {report.original_destination} port {report.port}"
-            return Proof(ProofStatus.FAILED, f"the proxy saw {there}, sent was {flow.direction} to {_dialled(flow)}")
+            return Proof(ProofStatus.FAILED, f"the proxy saw {there}, sent was {flow.direction} to {flow.dialled}")
         return _OK
 
-    async def _by_conntrack(self, sock: socket.socket, flow: _Flow) -> Proof:
-        source, source_port = sock.getsockname()[:2]
+    async def _unreported(self, flow: Flow) -> Proof:
+        if flow.refused or not flow.asked:
+            return await self._failed(flow)
+        answer = _answer(flow.socket)
+        if answer == stream.PROOF_ANSWER:
+            return Proof(ProofStatus.FAILED, "the proxy answered, but its report did not arrive on objects.sock")
+        heard = f"answered {printable(repr(answer), 60)}" if answer else "said nothing"
+        reached = f"somebody else than the proxy was reached at {flow.dialled}: it {heard}"
+        return Proof(ProofStatus.FAILED, f"no report of the nonce; {reached}")
+
+    async def _failed(self, flow: Flow) -> Proof:
+        """Why there is no connection."""
+        if flow.refused == 0:
+            return Proof(ProofStatus.FAILED, self._no_answer(flow))
+        if flow.refused == errno.ECONNREFUSED:
+            return Proof(ProofStatus.FAILED, await self._refused(flow))
+        if flow.refused == errno.ENETUNREACH and flow.target in NOBODY.values():
+            return Proof(ProofStatus.ABSENT, "no unused on-link address to dial, and no default route")
+        return Proof(ProofStatus.FAILED, f"{flow.dialled}: {os.strerror(flow.refused)}")
+
+    async def _by_conntrack(self, flow: Flow) -> Proof:
+        source, source_port = flow.socket.getsockname()[:2]
         original = conntrack.Tuple(ip_address(source), source_port, flow.target, PROOF_PORT)
         entry = await self.threads.run(self.netns, conntrack.find, original)
         wanted = _LISTENER[flow.direction]
         if entry is None:
-            return Proof(ProofStatus.FAILED, f"conntrack in the pod knows no flow to {_dialled(flow)}")
+            return Proof(ProofStatus.FAILED, f"conntrack in the pod knows no flow to {flow.dialled}")
         if entry.steered_to != wanted:
             where = "not at all" if entry.steered_to is None else f"to port {entry.steered_to}"
-            return Proof(ProofStatus.FAILED, f"{_dialled(flow)} was redirected {where}, not to {wanted}")
+            return Proof(ProofStatus.FAILED, f"{flow.dialled} was redirected {where}, not to {wanted}")
         return _OK
 
-    async def _refused(self, flow: _Flow) -> str:
+    async def _refused(self, flow: Flow) -> str:
         """Whether the refusal came from the proxy's empty place, or from where the rules did not apply."""
         port = _LISTENER[flow.direction]
         listening = await self.threads.run(self.netns, sock_diag.listeners)
         if any(listener.port == port for listener in listening):
-            return f"{_dialled(flow)} refused, though {port} listens: the rules did not capture the connection"
+            return f"{flow.dialled} refused, though {port} listens: the rules did not capture the connection"
         return f"connection refused: nobody listens on {port} in the pod; is the proxy running?"
 
-    def _no_answer(self, flow: _Flow) -> str:
+    def _no_answer(self, flow: Flow) -> str:
         what = "an unused address, so the rules did not capture it" if flow.direction == "outbound" else "the pod"
-        return f"no answer from {_dialled(flow)} within {self.timeout_s:g} s: {what}, or its packets are dropped"
+        return f"no answer from {flow.dialled} within {self.timeout_s:g} s: {what}, or its packets are dropped"
 
 
-def _dialled(flow: _Flow) -> str:
-    return f"{flow.target} port {PROOF_PORT}"
+def _connected(loop: asyncio.AbstractEventLoop, flow: Flow, expected: Expected) -> None:
+    """The handshake took longer than the call, and has ended in one way or the other."""
+    flow.ask()
+    if flow.asked:
+        loop.remove_writer(flow.socket.fileno())
+        if flow.refused:
+            expected.give_up(flow.nonce)
 
 
-async def _connect(sock: socket.socket, flow: _Flow) -> None:
-    await asyncio.get_running_loop().sock_connect(sock, (str(flow.target), PROOF_PORT))
+def _writable(loop: asyncio.AbstractEventLoop, flow: Flow) -> asyncio.Future[None]:
+    done: asyncio.Future[None] = loop.create_future()
+
+    def ready() -> None:
+        loop.remove_writer(flow.socket.fileno())
+        flow.refused = flow.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not done.done():
+            done.set_result(None)
+
+    loop.add_writer(flow.socket.fileno(), ready)
+    return done
 
 
-async def _exchange(sock: socket.socket, flow: _Flow) -> bytes:
-    """Sends the nonce; the answer as far as it came before the peer closed or stopped. Empty for a reset."""
-    loop = asyncio.get_running_loop()
-    answer = b""
+def _answer(sock: socket.socket) -> bytes:
+    """What has come so far; empty for nothing, or a reset."""
     try:
-        await loop.sock_sendall(sock, stream.encode_proof_request(flow.nonce))
-        while len(answer) < len(stream.PROOF_ANSWER):
-            data = await loop.sock_recv(sock, len(stream.PROOF_ANSWER) - len(answer))
-            if not data:
-                break
-            answer += data
-    except ConnectionError:
-        return answer
-    return answer
+        return sock.recv(len(stream.PROOF_ANSWER))
+    except OSError:
+        return b""
 
 
 def _is_connected(sock: socket.socket) -> bool:

@@ -3,22 +3,27 @@
 Numbers are of linux/sock_diag.h, linux/inet_diag.h and net/tcp_states.h.
 """
 
+import errno
+import itertools
+import os
 import re
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
 from agent.kernel.netlink import Message, Netlink, attributes
-from agent.plan import FlowTuple
+from agent.plan import FlowKey, FlowTuple
 from agent.pods import IPAddress
 from agent.printable import printable
+from proxy.api.constants import PROXY_PORTS
 
 _NETLINK_SOCK_DIAG: Final = 4
 _TCPDIAG_GETSOCK: Final = 18
+_SOCK_DESTROY: Final = 21
 _INET_DIAG_MARK: Final = 15
 
 _LISTEN: Final = 10
@@ -32,6 +37,17 @@ _REQUEST: Final = struct.Struct("=4x48xII")
 # struct inet_diag_msg: family, state, timer, retransmits, source and destination port (network order), addresses,
 # interface, cookie, expires, receive and send queue, uid, inode
 _ANSWER: Final = struct.Struct("=BBBB2s2s16s16sIQIIIII")
+
+# struct inet_diag_req_v2: family, protocol, extensions, padding, states, and inet_diag_sockid: ports and addresses in
+# network order, interface, cookie (all ones: any, INET_DIAG_NOCOOKIE).
+_ONE: Final = struct.Struct("=BBxxI2s2s16s16sIQ")
+_ANY_COOKIE: Final = (1 << 64) - 1
+_AT_ONCE: Final = 100
+"""Requests in one send: each answer takes a kilobyte of the receive buffer (net.core.rmem_default, 212,992), and they
+all come before the send returns."""
+
+_PROXY_LISTENERS: Final = 2 * len(PROXY_PORTS)
+"""One a port and family (DESIGN 6)."""
 
 _SOCKET_LINK: Final = re.compile(r"socket:\[(\d+)\]")
 _COMMAND_CHARACTERS: Final = 64
@@ -62,7 +78,15 @@ def established() -> tuple[FlowTuple, ...]:
     """The living TCP connections: every state from SYN_SENT to LAST_ACK.
 
     Not TIME_WAIT: nothing of the application's is in it any more, and there may be 28,000 of them. Raises OSError.
+
+    A pod in which nothing runs yet is told without the walk through the machine's table (0.6 to 3 ms when its buckets
+    are in no cache; this 0.1 ms): where no socket but the proxy's listeners is in use there is no connection, but for
+    handshakes with those listeners, which are outside nobody's mesh.
     """
+    if (in_use := _in_use()) <= _PROXY_LISTENERS:
+        listening = tuple(listeners())
+        if len(listening) == in_use and all(listener.port in PROXY_PORTS for listener in listening):
+            return ()
     return tuple(
         FlowTuple(local, local_port, remote, remote_port, _mark(data))
         for (local, local_port, remote, remote_port, _), data in _dump(_LIVING)
@@ -72,6 +96,41 @@ def established() -> tuple[FlowTuple, ...]:
 def listeners() -> tuple[Listener, ...]:
     """The listening TCP sockets. Who holds one: `owner_of`, asked only when somebody wants to know. Raises OSError."""
     return tuple(Listener(local, port, inode, _mark(data)) for (local, port, _, _, inode), data in _dump((_LISTEN,)))
+
+
+def destroy(flows: Iterable[FlowKey]) -> frozenset[FlowKey]:
+    """Ends connections at their local sockets: the application reads ECONNABORTED, its peer is sent a reset.
+
+    Returned are those that this kernel cannot end (CONFIG_INET_DIAG_DESTROY is off); one that has ended meanwhile is no
+    failure. Raises OSError.
+    """
+    left: set[FlowKey] = set()
+    with Netlink(_NETLINK_SOCK_DIAG) as netlink:
+        waiting = iter(sorted(flows, key=str))
+        while some := tuple(itertools.islice(waiting, _AT_ONCE)):
+            results = netlink.commit([Message(_SOCK_DESTROY, 0, _named(flow)) for flow in some])
+            for flow, number in zip(some, results, strict=True):
+                if number in (errno.EOPNOTSUPP, errno.EINVAL):  # EINVAL: before Linux 4.5, which knows no such message
+                    left.add(flow)
+                elif number not in (0, errno.ENOENT):
+                    raise OSError(number, f"SOCK_DESTROY: {os.strerror(number)}")
+    return frozenset(left)
+
+
+def _named(flow: FlowKey) -> bytes:
+    local, local_port, remote, remote_port = flow
+    family = socket.AF_INET if local.version == 4 else socket.AF_INET6
+    return _ONE.pack(
+        family,
+        socket.IPPROTO_TCP,
+        sum(1 << state for state in _LIVING),
+        local_port.to_bytes(2, "big"),
+        remote_port.to_bytes(2, "big"),
+        local.packed,
+        remote.packed,
+        0,
+        _ANY_COOKIE,
+    )
 
 
 def owner_of(inode: int, proc: Path = Path("/proc")) -> SocketOwner | None:
@@ -95,6 +154,23 @@ def _is_socket(link: Path, inode: int) -> bool:
     except OSError:
         return False  # the descriptor was closed meanwhile
     return found is not None and int(found.group(1)) == inode
+
+
+def _in_use() -> int:
+    """TCP sockets of the namespace, listening ones and those of connections (net/ipv4/proc.c: sockstat_seq_show). Not
+    told are TIME_WAIT, and handshakes that a listener has not completed."""
+    total = 0
+    for table, name in ((b"sockstat", b"TCP:"), (b"sockstat6", b"TCP6:")):
+        try:
+            fd = os.open(b"/proc/thread-self/net/" + table, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # a kernel without IPv6
+            continue
+        try:
+            words = os.read(fd, 4096).split()
+        finally:
+            os.close(fd)
+        total += int(words[words.index(name) + 2])  # "TCP: inuse 4"
+    return total
 
 
 _Answer = tuple[IPAddress, int, IPAddress, int, int]

@@ -19,7 +19,7 @@ from agent.plan.rules import (
     Rule,
     SplitZone,
 )
-from agent.plan.tuples import FlowKey, FlowTuple, OtherEnds, opened_meanwhile, outside_the_mesh
+from agent.plan.tuples import FlowKey, FlowTuple, OnUnsteered, OtherEnds, opened_meanwhile, outside_the_mesh, steerable
 
 __all__ = [
     "Capture",
@@ -31,6 +31,7 @@ __all__ = [
     "IPFamily",
     "InvalidPlan",
     "KeepMark",
+    "OnUnsteered",
     "OtherEnds",
     "PassGrandfathered",
     "PlanChange",
@@ -44,4 +45,5 @@ __all__ = [
     "diff_plan",
     "opened_meanwhile",
     "outside_the_mesh",
+    "steerable",
 ]

@@ -85,6 +85,15 @@ class PlanSettings:
         """Where steered connections end: what a socket on these ports sends is translated by conntrack, or dropped."""
         return frozenset({self.outbound_port, self.inbound_port})
 
+    @property
+    def return_path(self) -> ReturnPath:
+        return ReturnPath(self.return_mark, self.mark_mask, constants.RETURN_TABLE, constants.RETURN_RULE_PREFERENCE)
+
+    @property
+    def drain_rule_ids(self) -> frozenset[str]:
+        """Of the drain form, which no annotation changes."""
+        return frozenset(rule.rule_id for rule in _plan(self).drain)
+
 
 def build_plan(pod: PodRef, settings: PlanSettings) -> RedirectPlan:
     """The plan for one pod. Raises InvalidPlan when the pod asks for what this version cannot give.
@@ -112,11 +121,8 @@ def _plan(settings: PlanSettings) -> RedirectPlan:
         *_capture_inbound(settings),
         *_capture_outbound(settings),
     )
-    return_path = ReturnPath(
-        settings.return_mark, settings.mark_mask, constants.RETURN_TABLE, constants.RETURN_RULE_PREFERENCE
-    )
     drain = (inspect_outbound, _opening(Direction.OUTBOUND), forgotten_by_proxy)
-    return RedirectPlan(_mark_rules(settings), rules, drain, return_path)
+    return RedirectPlan(_mark_rules(settings), rules, drain, settings.return_path)
 
 
 def _mark_rules(s: PlanSettings) -> tuple[Rule, ...]:

@@ -2,11 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
 from agent.pods import IPAddress
 from proxy.api.constants import MARK_MASK, PROXY_MARK
+
+
+class OnUnsteered(Enum):
+    """What becomes of connections that are found outside the mesh."""
+
+    REPORT = "report"  # they live on, are counted and told
+    RESET = "reset"  # they are ended, so that they come back through the mesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,17 @@ def opened_meanwhile(
     if not first:
         return first
     return first & outside_the_mesh(again, steered_ports, other_ends)
+
+
+def steerable(flow: FlowKey) -> bool:
+    """Whether the rules would lead such a connection to the proxy: never one of loopback or of link-local IPv6
+    addresses, so that one of these, opened at whatever time, has not slipped past anything."""
+    local, _, remote, _ = flow
+    return not (
+        local.is_loopback
+        or remote.is_loopback
+        or (local.version == 6 and (local.is_link_local or remote.is_link_local))
+    )
 
 
 def _is_proxys(flow: FlowTuple) -> bool:

@@ -14,6 +14,7 @@ class State(Enum):
     ANNOUNCED = "announced"
     INSTALLED = "installed"
     PROVED = "proved"
+    DRIFTED = "drifted"  # the kernel no longer holds the plan; being put right
     PENDING = "pending"  # waits for the proxy; tried again every retry_s
     FAILED = "failed"  # cannot be enrolled as it is; stays as it was, looked at again, less and less often
     LEAVING = "leaving"
@@ -60,33 +61,60 @@ class PortConflict:
         return f"port {self.port} is taken by {owner}"
 
 
+class Held(Enum):
+    """What a namespace holds of ours. An agent that begins finds there what the one before it left in force.
+
+    A return path alone is what an install or a removal leaves that was cut short, or somebody who deleted the tables.
+    RULES where the proxy's listeners are there too. Where they are not it captures nothing, as the drain form: rules
+    in a pod that may never have been enrolled must not go in before a proxy is there.
+    """
+
+    NOTHING = "nothing"
+    RULES = "rules"  # tables in the steering form, whole or damaged
+    DRAIN_FORM = "drain form"  # captures nothing, keeps what was steered translated
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found in the namespace, before anything is changed there."""
+    """What was found in the namespace, before anything is changed there. `netns_cookie`: SO_NETNS_COOKIE, 0 unknown."""
 
     addresses: tuple[IPAddress, ...]
     conflicts: tuple[PortConflict, ...] = ()
+    held: Held = Held.NOTHING
+    netns_cookie: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One pod in one network namespace. `reason` tells why the state is not better; empty when nothing is wrong."""
+    """One pod in one network namespace. `reason` tells why the state is not better; empty when nothing is wrong.
+
+    `looked_at`: until the first look succeeds, the agent does not know what the one before it left in the namespace
+    and with the proxy. `installed`: something of ours is in force there, `drained`: and it is the drain form.
+    `announced`: a proxy may serve the pod, on this agent's word or on a former one's, and is to be told of the end.
+    """
 
     pod: PodRef
     netns_path: str
     netns_id: NetnsId
     state: State = State.SEEN
     reason: str = ""
-    complaint: str = ""  # what the pod asks for and cannot get, while its last good plan stays in force
+    complaint: str = ""  # what the pod asks for and cannot get, while what is in force stays; or why it leaves
     plan: RedirectPlan | None = None
+    looked_at: bool = False
     announced: bool = False
     installed: bool = False
+    drained: bool = False
     proofs: Proofs | None = None
     timer: Timer | None = None
     drain_left_s: float = 0.0
-    ending: State | None = None  # while LEAVING: DISABLED or GONE
+    ending: State | None = None  # while LEAVING: DISABLED, FAILED or GONE; before the first look: GONE
     successor: "Seen | None" = None  # while LEAVING: same pod, other namespace
     failures: int = 0  # one after the other, since it was installed or told anew
+
+    @property
+    def capturing(self) -> bool:
+        """New connections of the pod are led to the proxy, as far as the agent knows."""
+        return self.installed and not self.drained
 
 
 # ── Events ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -156,6 +184,28 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Drifted:
+    """The kernel no longer holds the plan: what is different, in words, and who did it ("" when nobody saw)."""
+
+    changes: tuple[str, ...]
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """The plan is in force again, by one transaction. `slipped`: connections that went past the mesh meanwhile; `cut`:
+    steered connections that did not live through it."""
+
+    slipped: int
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyParked:
+    """No proxy came for --park-timeout: the stored listeners were closed. Nothing is to be done, it is to be said."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProofsTaken:
     proofs: Proofs
 
@@ -194,7 +244,7 @@ class Due:
 
 Event = (
     Seen | Left | Stop | NetnsLost | NetnsUnfit | Inspected | Acked | Nacked | ProxyAbsent | Installed | Refused
-    | ProofsTaken | ProveNow | Drained | SteeredLeft | Removed | Withdrawn | Due
+    | Drifted | Healed | ProxyParked | ProofsTaken | ProveNow | Drained | SteeredLeft | Removed | Withdrawn | Due
 )  # fmt: skip
 
 
@@ -211,6 +261,13 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Install:
+    plan: RedirectPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Heal:
+    """Put the plan in force again and count what the gap cost; a namespace that holds it is left as it is."""
+
     plan: RedirectPlan
 
 
@@ -249,10 +306,11 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """A new life begins for the same pod in another namespace, beside this one's end."""
+    """A new life begins for the same pod in another namespace, beside this one's end. What the source has told since
+    goes to the new one, in order and at once: what it tells next is newer."""
 
     seen: Seen
 
 
-Action = Inspect | Announce | Install | Prove | Drain | CountSteered | Remove | Withdraw | Wake | Begin
+Action = Inspect | Announce | Install | Heal | Prove | Drain | CountSteered | Remove | Withdraw | Wake | Begin
 Step = tuple[Life, tuple[Action, ...]]

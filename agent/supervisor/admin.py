@@ -11,6 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from agent.errors import CannotStart
+from agent.events import Events, event_list
 from agent.kernel.netns import NetnsRefused
 from agent.kernel.refused import KernelRefused
 from agent.metrics import CONTENT_TYPE, AgentMetrics
@@ -20,6 +21,7 @@ from agent.reconcile.life import ProveNow
 from agent.settings import AgentSettings
 from agent.supervisor.effects import Effects
 from agent.supervisor.registry import Registry
+from agent.supervisor.reports import PodReports
 from agent.supervisor.views import pod_view, rules_view
 from agent.supervisor.worker import PodWorker
 
@@ -39,12 +41,16 @@ class Admin:
         effects: Effects,
         metrics: AgentMetrics,
         facts: Callable[[], dict[str, Any]],
+        reports: PodReports,
+        events: Events,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._effects = effects
         self._metrics = metrics
         self._facts = facts
+        self._reports = reports
+        self._events = events
 
     def admin_application(self) -> web.Application:
         application = web.Application()
@@ -52,6 +58,8 @@ class Admin:
         application.router.add_get("/pods/{namespace}/{name}", self._pod)
         application.router.add_post("/pods/{namespace}/{name}/verify", self._verify)
         application.router.add_get("/rules/{namespace}/{name}", self._rules)
+        application.router.add_get("/events", self._all_events)
+        application.router.add_get("/events/{namespace}/{name}", self._events_of)
         application.router.add_get("/metrics", self._exposition)
         return application
 
@@ -90,11 +98,19 @@ class Admin:
             raise _problem(web.HTTPConflict, f"pod {life.pod}: the rules cannot be read: {error}") from error
         return web.json_response(rules_view(life, plan, counters))
 
+    async def _all_events(self, request: web.Request) -> web.Response:
+        return web.json_response(event_list(self._events.all()))
+
+    async def _events_of(self, request: web.Request) -> web.Response:
+        """Also of a pod that is gone: its events outlive it, as Kubernetes' do."""
+        found = self._events.all(request.match_info["namespace"], request.match_info["name"])
+        return web.json_response(event_list(found))
+
     async def _exposition(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
     def _view(self, life: Life) -> dict[str, Any]:
-        return pod_view(life, self._effects.grandfathered(life.pod.uid))
+        return pod_view(life, self._reports.of(life))
 
     def _find(self, request: web.Request) -> PodWorker:
         namespace, name = request.match_info["namespace"], request.match_info["name"]

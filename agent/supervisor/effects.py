@@ -1,11 +1,14 @@
 """Performs a life's actions and says how each ended, as an event. Nothing is decided here."""
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Callable
-from typing import Final, ParamSpec, TypeVar
+from contextlib import AbstractContextManager
+from typing import Final, ParamSpec, Protocol, TypeVar
 
+from agent.handoff.fds import FdStore
 from agent.handoff.objects import ObjectsServer
 from agent.handoff.zds import Acked as ZdsAcked
 from agent.handoff.zds import Nacked as ZdsNacked
@@ -16,8 +19,9 @@ from agent.kernel.nft import RuleCounter
 from agent.kernel.refused import KernelRefused
 from agent.memory import Tidying
 from agent.metrics import AgentMetrics
-from agent.plan import FlowKey, PlanSettings
-from agent.pods import Proof, Proofs, ProofStatus
+from agent.plan import OnUnsteered, PlanSettings, RedirectPlan
+from agent.plan.drift import Form
+from agent.pods import NetnsId, Proof, Proofs, ProofStatus
 from agent.printable import printable
 from agent.reconcile.life import (
     Acked,
@@ -26,6 +30,8 @@ from agent.reconcile.life import (
     Drain,
     Drained,
     Event,
+    Heal,
+    Healed,
     Inspect,
     Inspected,
     Install,
@@ -44,16 +50,34 @@ from agent.reconcile.life import (
     Withdrawn,
 )
 from agent.supervisor import inside
+from agent.supervisor.precedence import Precedence
+from agent.supervisor.reports import PodReports, key_of
 from proxy.api.zds import WorkloadInfo
 
 _log: Final = logging.getLogger("headgate.effects")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Effect = Inspect | Announce | Install | Drain | CountSteered | Remove | Withdraw
+Effect = Inspect | Announce | Install | Heal | Drain | CountSteered | Remove | Withdraw
 
 PROVERS: Final = 16
 """Pods proved at once: each proof has one second, and 250 at once would share one core (DESIGN 5: ≤ 3 % of it)."""
+
+
+class _NetnsGone(Exception):
+    """Of the namespace's path; the kernel says ENOENT of other things, too."""
+
+
+class Watch(Protocol):
+    """What is told to agent.supervisor.drift_watch.DriftWatch, by the key of a life."""
+
+    def watch(
+        self, uid: str, netns_path: str, netns_id: NetnsId, plan: RedirectPlan, form: Form = Form.STEERING
+    ) -> None: ...
+
+    def forget(self, uid: str) -> None: ...
+
+    def ours(self, uid: str) -> AbstractContextManager[None]: ...
 
 
 class Effects:
@@ -62,26 +86,46 @@ class Effects:
     def __init__(
         self,
         settings: PlanSettings,
+        on_unsteered: OnUnsteered,
         threads: NetnsThreads,
         zds: ZdsServer,
         objects: ObjectsServer,
         metrics: AgentMetrics,
+        store: FdStore,
+        watch: Watch,
+        reports: PodReports,
     ) -> None:
         self._settings = settings
+        self._on_unsteered = on_unsteered
         self._threads = threads
         self._zds = zds
         self._objects = objects
         self._metrics = metrics
+        self._store = store
+        self._watch = watch
+        self._reports = reports
         self._provers = asyncio.Semaphore(PROVERS)
+        self._precedence = Precedence()
         self._tidying = Tidying()
-        self._grandfathered: dict[str, frozenset[FlowKey]] = {}
 
     async def perform(self, life: Life, effect: Effect) -> Event:
         """Never raises for what a pod, a proxy or the kernel does; the event tells."""
+        if isinstance(effect, Inspect | Announce | Install | Heal):
+            with self._precedence.first():
+                event = await self._outcome(life, effect)
+        else:
+            event = await self._outcome(life, effect)
+        if isinstance(event, NetnsLost | NetnsUnfit):
+            self._watch.forget(key_of(life))
+        elif isinstance(event, Refused) and isinstance(effect, Heal):
+            self._reports.not_healed(life, event.reason)
+        return event
+
+    async def _outcome(self, life: Life, effect: Effect) -> Event:
         try:
             return await self._perform(life, effect)
-        except FileNotFoundError:
-            return NetnsLost(f"{life.netns_path} is not there")
+        except _NetnsGone as error:
+            return NetnsLost(str(error))
         except NetnsRefused as error:
             return NetnsUnfit(str(error)) if isinstance(effect, Inspect) else NetnsLost(str(error))
         except KernelRefused as error:
@@ -95,80 +139,111 @@ class Effects:
     async def _perform(self, life: Life, effect: Effect) -> Event:
         match effect:
             case Withdraw():
+                self._store.drop(life.pod.uid)
                 await self._zds.remove(life.pod.uid)
                 return Withdrawn()
             case Inspect():
-                return Inspected(await self._inside(life, inside.inspect, self._settings))
+                inspection = await self._inside(life, inside.inspect, self._settings)
+                if inspection.netns_cookie:
+                    self._store.expect(life.pod.uid, inspection.netns_cookie)
+                return Inspected(inspection)
             case Announce():
                 return await self._announce(life)
-            case Install(plan=plan):
-                applied = await self._inside(life, inside.install, plan, self._settings)
-                self._metrics.applied(applied.seconds)
-                self._tidying.later()
-                self._remember(life, applied.grandfathered)
-                return Installed()
-            case Drain(plan=plan):
-                await self._inside(life, inside.drain, plan)
-                return Drained()
             case CountSteered():
                 return SteeredLeft(await self._inside(life, inside.count_steered, self._settings))
+            case _:
+                with self._watch.ours(key_of(life)):
+                    return await self._change(life, effect)
+
+    async def _change(self, life: Life, effect: Install | Heal | Drain | Remove) -> Event:
+        """What is watched changes with the rules, so that no change of ours is taken for somebody else's."""
+        match effect:
+            case Install(plan=plan):
+                applied = await self._inside(life, inside.install, plan, self._settings, self._on_unsteered)
+                self._watched(life, plan, Form.STEERING)
+                self._tidying.later()
+                self._metrics.applied(applied.seconds)
+                self._reports.installed(life, applied)
+                return Installed()
+            case Heal(plan=plan):
+                known = self._reports.of(life).unsteered
+                applied = await self._inside(life, inside.restore, plan, self._settings, known, self._on_unsteered)
+                self._watched(life, plan, Form.STEERING)
+                self._tidying.later()
+                self._reports.healed(life, applied)
+                return Healed(len(applied.slipped), applied.cut)
+            case Drain(plan=plan):
+                await self._inside(life, inside.drain, plan)
+                self._watched(life, plan, Form.DRAIN)
+                return Drained()
             case Remove(plan=plan):
+                self._watch.forget(key_of(life))
                 await self._inside(life, inside.remove, plan)
-                self._grandfathered.pop(life.pod.uid, None)
+                self._reports.forget(life)
                 return Removed()
 
+    def _watched(self, life: Life, plan: RedirectPlan, form: Form) -> None:
+        self._watch.watch(key_of(life), life.netns_path, life.netns_id, plan, form)
+
     async def _inside(self, life: Life, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with open_netns(life.netns_path, life.netns_id) as netns:
+        with _open(life) as netns:
             return await self._threads.run(netns, fn, *args, **kwargs)
 
     async def _announce(self, life: Life) -> Event:
-        with open_netns(life.netns_path, life.netns_id) as netns:
+        with _open(life) as netns:
             result = await self._zds.add(life.pod.uid, workload_info(life), netns.fd)
         return answer(result)
 
     # ── Proofs and counters ────────────────────────────────────────────────────────────────────────────────────────
     async def prove(self, life: Life) -> Event:
-        """The four proofs; and, while in there, counters and the housekeeping of the grandfathered connections."""
+        """The four proofs; and, while in there, counters, conntrack's table and the housekeeping of the connections
+        outside the mesh."""
         async with self._provers:
+            await self._precedence.give_way()
+            known = self._reports.of(life).unsteered
+            beside = functools.partial(inside.look_after, known, self._settings)
             try:
-                with open_netns(life.netns_path, life.netns_id) as netns:
-                    proofs = await probe.prove(life.pod, netns, self._threads, self._objects)
-                    self._metrics.proofs(life.pod, proofs)
-                    await self._look_after(life, netns)
-                return ProofsTaken(proofs)
-            except (FileNotFoundError, NetnsRefused) as error:
+                with _open(life) as netns:
+                    proofs, found = await probe.prove_beside(life.pod, netns, self._threads, self._objects, beside)
+            except (_NetnsGone, NetnsRefused) as error:
                 return NetnsLost(str(error))
             except (KernelRefused, OSError) as error:
                 return _untaken(str(error))
             except Exception as error:  # a fault of ours: told like any other failure, so that it is tried again
                 _log.exception("pod %s: proof failed", life.pod)
                 return _untaken(f"a fault of the agent: {error!r}")
+        self._metrics.proofs(life.pod, proofs)
+        self._looked_after(life, found)
+        return ProofsTaken(proofs)
 
-    async def _look_after(self, life: Life, netns: OpenNetns) -> None:
-        remembered = self._grandfathered.get(life.pod.uid)
-        if remembered:
-            living = await self._threads.run(netns, inside.forget_ended, remembered, self._settings)
-            self._remember(life, living)
-        for counter in await self._threads.run(netns, inside.forgotten):
+    def _looked_after(self, life: Life, found: inside.LookedAfter) -> None:
+        self._reports.unsteered(life, found.unsteered)
+        self._reports.conntrack(life, found.table)
+        for counter in found.forgotten:
             self._metrics.forgotten(life.pod, counter.rule_id, counter.packets)
 
     async def counters(self, life: Life) -> tuple[RuleCounter, ...]:
         """Raises KernelRefused, NetnsRefused, OSError."""
-        return await self._inside(life, inside.counters)
-
-    def grandfathered(self, uid: str) -> int:
-        """Connections older than the rules, as last looked at."""
-        return len(self._grandfathered.get(uid, ()))
+        with open_netns(life.netns_path, life.netns_id) as netns:
+            return await self._threads.run(netns, inside.counters)
 
     def close(self) -> None:
         self._tidying.cancel()
 
-    def forget(self, uid: str) -> None:
-        self._grandfathered.pop(uid, None)
+    def forget(self, life: Life, *, replaced: bool) -> None:
+        """The life has ended. `replaced`: another one of the same pod goes on, and what is kept by uid is its."""
+        self._watch.forget(key_of(life))
+        self._reports.forget(life)
+        if not replaced:
+            self._store.drop(life.pod.uid)
 
-    def _remember(self, life: Life, grandfathered: frozenset[FlowKey]) -> None:
-        self._grandfathered[life.pod.uid] = grandfathered
-        self._metrics.unsteered(life.pod, "grandfathered", len(grandfathered))
+
+def _open(life: Life) -> OpenNetns:
+    """Raises _NetnsGone, NetnsRefused, OSError."""
+    try:
+        return open_netns(life.netns_path, life.netns_id)
+    except FileNotFoundError:
+        raise _NetnsGone(f"{life.netns_path} is not there") from None
 
 
 def answer(result: ZdsAcked | ZdsNacked | NoProxy) -> Event:

@@ -2,24 +2,30 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 from agent.handoff.zds import Enrolled, SnapshotEntry
 from agent.handoff.zds import NotLocated as ZdsNotLocated
 from agent.metrics import AgentMetrics
-from agent.reconcile import Event, Life, LifeSettings, Seen, State
+from agent.reconcile import Event, Life, LifeSettings, Seen, State, Telling, telling
 from agent.reconcile.life import Left, Stop
 from agent.sources.events import PodGone, SourceEvent
 from agent.supervisor.effects import descriptor, workload_info
+from agent.supervisor.reports import key_of
 from agent.supervisor.worker import Means, PodWorker
 
-_UNTOLD = frozenset({State.FAILED, State.DISABLED, State.GONE})
+
+class Forget(Protocol):
+    """What is to be let go with a life: agent.supervisor.effects.Effects.forget."""
+
+    def __call__(self, life: Life, *, replaced: bool) -> None: ...
 
 
 class Registry:
     """Workers by uid. A pod whose sandbox was made anew has two for a while: the new one here, the old one ending."""
 
-    def __init__(self, settings: LifeSettings, means: Means, metrics: AgentMetrics, forget: Callable[[str], None]):
+    def __init__(self, settings: LifeSettings, means: Means, metrics: AgentMetrics, forget: Forget):
         self._settings = settings
         self._means = means
         self._metrics = metrics
@@ -32,18 +38,20 @@ class Registry:
         if isinstance(event, PodGone):
             self.post(event.uid, Left())
             return
-        seen = Seen(event.pod, event.netns_path, event.netns_id)
-        worker = self._current.get(event.pod.uid)
-        if worker is None or worker.life.state is State.GONE:
-            self._begin(seen)
-        else:
-            worker.post(seen)
+        self._told(event.pod.uid, Seen(event.pod, event.netns_path, event.netns_id))
 
     def post(self, uid: str, event: Event) -> None:
         """Nothing happens when no such pod is known."""
         worker = self._current.get(uid)
         if worker is not None:
             worker.post(event)
+
+    def worker_of(self, key: str) -> PodWorker | None:
+        """Of the life with this key (agent.supervisor.reports), ending ones included."""
+        uid = key.partition(" ")[0]
+        current = self._current.get(uid)
+        candidates = [*self._ending, *(() if current is None else (current,))]
+        return next((worker for worker in candidates if key_of(worker.life) == key), None)
 
     async def stop(self, timeout_s: float) -> list[Life]:
         """Take every pod out of the mesh at once; the lives that could not end in time."""
@@ -68,6 +76,11 @@ class Registry:
         lives = (worker.life for worker in self._current.values() if worker.life.state is not State.GONE)
         return tuple(sorted(lives, key=lambda life: (life.pod.namespace, life.pod.name, life.pod.uid)))
 
+    def knows(self, uid: str) -> bool:
+        """Such a pod is here and has not ended."""
+        worker = self._current.get(uid)
+        return worker is not None and worker.life.state is not State.GONE
+
     def find(self, namespace: str, name: str) -> PodWorker | None:
         workers = self._current.values()
         return next((w for w in workers if (w.life.pod.namespace, w.life.pod.name) == (namespace, name)), None)
@@ -78,11 +91,18 @@ class Registry:
         return tuple(_entries(worker.life for worker in self._current.values()))
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _told(self, uid: str, event: Seen | Left) -> None:
+        worker = self._current.get(uid)
+        if worker is not None and worker.life.state is not State.GONE:
+            worker.post(event)
+        elif isinstance(event, Seen):
+            self._begin(event)
+
     def _begin(self, seen: Seen) -> None:
         former = self._current.get(seen.pod.uid)
         if former is not None and former.life.state is not State.GONE:
             self._ending.add(former)
-        worker = PodWorker(seen, self._settings, self._means, self._changed, self._begin)
+        worker = PodWorker(seen, self._settings, self._means, self._changed, self._begin, self._told)
         self._current[seen.pod.uid] = worker
         worker.start()
 
@@ -91,9 +111,9 @@ class Registry:
         current = self._current.get(life.pod.uid) is worker
         if life.state is State.GONE:
             self._ending.discard(worker)
+            self._forget(life, replaced=not current)
             if current:
                 del self._current[life.pod.uid]
-                self._forget(life.pod.uid)
                 self._metrics.pod_gone(life.pod)
         elif current:
             self._metrics.pod_state(life.pod, life.state.value)
@@ -103,7 +123,10 @@ class Registry:
 
 def _entries(lives: Iterable[Life]) -> Iterable[SnapshotEntry]:
     for life in lives:
-        if life.state is State.SEEN and not life.installed:
-            yield ZdsNotLocated(life.pod.uid)
-        elif life.announced or life.installed or life.state not in _UNTOLD:
-            yield Enrolled(life.pod.uid, workload_info(life), functools.partial(descriptor, life))
+        match telling(life):
+            case Telling.SERVE:
+                yield Enrolled(life.pod.uid, workload_info(life), functools.partial(descriptor, life))
+            case Telling.KEEP:
+                yield ZdsNotLocated(life.pod.uid)
+            case Telling.OMIT:
+                pass

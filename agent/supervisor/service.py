@@ -5,20 +5,28 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any, Final
 
 from agent.errors import CannotStart
+from agent.events import Events
+from agent.handoff.fds import FdStore
 from agent.handoff.listening import Listening, SocketTaken, listen
+from agent.handoff.object_lines import ObjectLines
 from agent.handoff.objects import ObjectsServer
 from agent.handoff.zds import AddResult, ZdsServer
 from agent.kernel.netns import NetnsThreads
 from agent.metrics import AgentMetrics
+from agent.reconcile.life import Drifted, ProxyParked
 from agent.settings import AgentSettings
 from agent.sources.netns import NetnsSource
+from agent.sources.objects import ObjectsDirectory
 from agent.supervisor.admin import Admin, metrics_sockets, serving
+from agent.supervisor.drift_watch import DriftWatch
 from agent.supervisor.effects import Effects, answer
 from agent.supervisor.registry import Registry
+from agent.supervisor.reports import PodReports
 
 _log: Final = logging.getLogger("headgate.agent")
 
@@ -56,24 +64,51 @@ class _Agent:
         self._metrics = AgentMetrics()
         self._threads = NetnsThreads()
         stack.callback(self._threads.close)
-        self._zds = ZdsServer(self._snapshot, self._answered, self._metrics.proxy_connected)
-        self._objects = ObjectsServer()
-        self._effects = Effects(settings.life.plan, self._threads, self._zds, self._objects, self._metrics)
+        self._zds = ZdsServer(
+            self._snapshot,
+            self._answered,
+            self._metrics.proxy_connected,
+            on_announced=self._metrics.announced,
+            is_ours=self._is_ours,
+        )
+        directory = settings.objects_dir
+        self._objects_source = None if directory is None else ObjectsDirectory(directory)
+        self._object_lines = ObjectLines()
+        self._objects = ObjectsServer(None if directory is None else self._object_lines)
+        self._store = FdStore(settings.park_timeout_s, self._knows, self._parked)
+        stack.callback(self._store.close)
+        self._events = Events(time.time)
+        self._reports = PodReports(self._metrics, self._events)
+        self._drift = DriftWatch(settings.life.plan, self._drifted, self._foreign)
+        stack.callback(self._drift.close)
+        self._effects = Effects(
+            settings.life.plan,
+            settings.on_unsteered,
+            self._threads,
+            self._zds,
+            self._objects,
+            self._metrics,
+            self._store,
+            self._drift,
+            self._reports,
+        )
         stack.callback(self._effects.close)
         self._registry = Registry(settings.life, self._effects, self._metrics, self._effects.forget)
         self._source = NetnsSource(settings.pods_file)
-        self._admin = Admin(settings, self._registry, self._effects, self._metrics, self._facts)
+        self._admin = Admin(
+            settings, self._registry, self._effects, self._metrics, self._facts, self._reports, self._events
+        )
 
     async def run(self, stopping: asyncio.Event) -> None:
-        watching = asyncio.create_task(self._watch())
-        stopped = asyncio.create_task(stopping.wait())
-        await asyncio.wait((watching, stopped), return_when=asyncio.FIRST_COMPLETED)
-        for task in (watching, stopped):
+        tasks = [asyncio.create_task(work) for work in (self._watch(), self._drift.run(), stopping.wait())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
             task.cancel()
-        results = await asyncio.gather(watching, stopped, return_exceptions=True)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
         await self._leave()
-        if isinstance(results[0], Exception):  # the source never ends by itself
-            raise results[0]
+        fault = next((result for result in results if isinstance(result, Exception)), None)
+        if fault is not None:  # neither the source nor the watch ever ends by itself
+            raise fault
 
     async def open(self) -> None:
         """Every socket that can be taken already is tried before any pod is touched. Pods are seen before a proxy may
@@ -84,8 +119,12 @@ class _Agent:
             self._stack.callback(sock.close)
         await self._objects.start(self._settings.objects_socket)
         self._stack.push_async_callback(self._objects.close)
+        if self._objects_source is not None:
+            self._stack.callback(asyncio.create_task(self._watch_objects(self._objects_source)).cancel)
         for event in await asyncio.to_thread(self._source.look):
             self._registry.heard(event)
+        # Before ZDS: a proxy that is told of a pod asks here first for the listeners of the one before it.
+        self._store.start(self._settings.fds_socket)
         await self._zds.start(self._settings.zds_socket)
         self._stack.push_async_callback(self._zds.close)
         await self._stack.enter_async_context(serving(self._admin.admin_application(), [admin_socket]))
@@ -96,6 +135,10 @@ class _Agent:
         listening: Listening = listen(path, socket.SOCK_STREAM)
         self._stack.callback(listening.close)
         return listening.socket
+
+    async def _watch_objects(self, source: ObjectsDirectory) -> None:
+        while True:
+            self._object_lines.update(await source.changes())
 
     async def _watch(self) -> None:
         async for event in self._source:
@@ -117,5 +160,30 @@ class _Agent:
     def _answered(self, uid: str, result: AddResult) -> None:
         self._registry.post(uid, answer(result))
 
+    def _drifted(self, key: str, event: Drifted) -> None:
+        worker = self._registry.worker_of(key)
+        if worker is not None and worker.life.installed:
+            self._reports.drifted(worker.life, event)
+            worker.post(event)
+
+    def _foreign(self, key: str, chains: tuple[str, ...]) -> None:
+        worker = self._registry.worker_of(key)
+        if worker is not None:
+            self._reports.foreign(worker.life, chains)
+
+    def _is_ours(self, pid: int) -> bool:
+        return self._store.is_served_by(pid)
+
+    def _knows(self, uid: str) -> bool:
+        return self._registry.knows(uid)
+
+    def _parked(self, uids: tuple[str, ...]) -> None:
+        self._metrics.parked(len(uids))
+        for uid in uids:
+            self._registry.post(uid, ProxyParked())
+
     def _facts(self) -> dict[str, Any]:
-        return {"proxy_connected": self._zds.connected, "problems": list(self._source.problems)}
+        return {
+            "proxy_connected": self._zds.connected,
+            "problems": [*self._source.problems, *(self._objects_source.problems if self._objects_source else ())],
+        }

@@ -9,9 +9,10 @@ from agent.plan.render.nft import ANCHOR_TABLE, TABLE, chain_of, rule_expression
 from agent.plan.rules import Rule
 from agent.pods import Proofs
 from agent.reconcile import Life
+from agent.supervisor.reports import NO_FACTS, PodFacts
 
 
-def pod_view(life: Life, grandfathered: int) -> dict[str, Any]:
+def pod_view(life: Life, facts: PodFacts = NO_FACTS) -> dict[str, Any]:
     return {
         "name": life.pod.name,
         "namespace": life.pod.namespace,
@@ -23,7 +24,15 @@ def pod_view(life: Life, grandfathered: int) -> dict[str, Any]:
         "state": life.state.value,
         "reason": life.reason,
         "proofs": _proofs_view(life.proofs),
-        "grandfathered_connections": grandfathered,
+        "grandfathered_connections": len(facts.unsteered.grandfathered),
+        "unsteered_connections": {
+            "grandfathered": len(facts.unsteered.grandfathered),
+            "drift": len(facts.unsteered.slipped),
+        },
+        "drifts": facts.drifts,
+        "last_drift": facts.drift,
+        "foreign_chains": list(facts.foreign),
+        "conntrack_full": facts.conntrack_full,
     }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from agent.reconcile.life import (
     Drain,
     Due,
     Event,
+    Heal,
     Install,
+    Left,
     Life,
     ProofsTaken,
     Prove,
@@ -31,9 +34,16 @@ _log: Final = logging.getLogger("headgate.pods")
 _PROVE_SPREAD: Final = 0.1
 """Pods that were enrolled together are not proved together for ever: each minute is up to 10 % shorter or longer."""
 
+_TOGETHER_S: Final = 2.0
+"""Proofs that are not urgent begin at multiples of this: eight at a time with 250 pods. What a proof costs is waking up
+as much as working, and the loop wakes once for eight whose reports come together."""
+_URGENT_S: Final = 20.0
+"""Proofs that are due sooner are those of a pod that is not proved: somebody waits."""
+
 _LEVELS: Final = {
     State.FAILED: logging.WARNING,
     State.PENDING: logging.WARNING,
+    State.DRIFTED: logging.DEBUG,  # told in full where it is heard (agent.supervisor.reports)
     State.INSTALLED: logging.INFO,
     State.PROVED: logging.INFO,
     State.LEAVING: logging.INFO,
@@ -52,7 +62,8 @@ class Means(Protocol):
 
 
 class PodWorker:
-    """The life of one pod in one namespace. `changed` hears of each change; `successor` of a life to begin beside."""
+    """The life of one pod in one namespace. `changed` hears of each change; `successor` of a life to begin beside;
+    `hand_on` of what a source told here and is for the pod's present life, this one being over or handed over."""
 
     def __init__(
         self,
@@ -61,11 +72,13 @@ class PodWorker:
         means: Means,
         changed: Callable[["PodWorker", Life | None], None],
         successor: Callable[[Seen], None],
+        hand_on: Callable[[str, Seen | Left], None],
     ) -> None:
         self._settings = settings
         self._means = means
         self._changed = changed
         self._successor = successor
+        self._hand_on = hand_on
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
         self._proof: asyncio.Task[None] | None = None
@@ -112,6 +125,16 @@ class PodWorker:
                 self._answer_all()
         self._silence()
         self._answer_all()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """What a source told while actions went on is for the pod's present life, before anything told later: a pod
+        may be back within milliseconds."""
+        for event in [self._events.get_nowait() for _ in range(self._events.qsize())]:
+            if isinstance(event, Seen | Left):
+                self._hand_on(self.life.pod.uid, event)
+            else:
+                self._events.put_nowait(event)
 
     async def _follow(self, first: Step) -> None:
         """One event's consequences to their end: outcomes come before whatever else has happened meanwhile."""
@@ -136,7 +159,8 @@ class PodWorker:
                 self._begin_proof()
             case Begin(seen=seen):
                 self._successor(seen)
-            case Install() | Drain() | Remove() | Withdraw():
+                self._pass_on()
+            case Install() | Heal() | Drain() | Remove() | Withdraw():
                 self._end_proof()  # what it would find is about to change
                 return await self._means.perform(self.life, action)
             case _:
@@ -148,7 +172,11 @@ class PodWorker:
             self._timer.cancel()
         if timer is Timer.PROVE:
             after_s *= 1 + _PROVE_SPREAD * (zlib.crc32(self.life.pod.uid.encode()) / 0x80000000 - 1)
-        self._timer = asyncio.get_running_loop().call_later(after_s, self.post, Due(timer))
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + after_s
+        if timer is Timer.PROVE and after_s > _URGENT_S:
+            due_s = math.ceil(due_s / _TOGETHER_S) * _TOGETHER_S
+        self._timer = loop.call_at(due_s, self.post, Due(timer))
 
     def _begin_proof(self) -> None:
         self._end_proof()

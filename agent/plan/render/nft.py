@@ -48,6 +48,9 @@ _SYN_ONLY: Final = "tcp flags & (fin | syn | rst | ack) == syn"
 _PLANS: Final = 64
 """Rendered plans that are remembered: pods of equal annotations share one, and rendering takes 0.2 ms."""
 _ALL_MARK_BITS: Final = 0xFFFFFFFF
+SLIPPED: Final = f"{COMMENT_PREFIX}drift"
+"""Comment of a set's element that is no older than the rules: opened while they were missing. Kept in the kernel, so
+that an agent that begins knows why each lives outside the mesh."""
 _SETS: Final = {IPFamily.IPV4: ("grandfathered4", "ipv4_addr"), IPFamily.IPV6: ("grandfathered6", "ipv6_addr")}
 _FORGOTTEN_CHAIN: Final = {Direction.INBOUND: "in-forgotten", Direction.OUTBOUND: "out-forgotten"}
 
@@ -70,14 +73,16 @@ _HELD_OPEN: Final = frozenset({"nat-prerouting", "nat-output"})
 """Chains of the anchor that are there for their hook's sake and hold no rule."""
 
 
-def install_script(plan: RedirectPlan, grandfathered: Iterable[FlowKey], *, replace: bool) -> str:
-    """All rules, with the connections that are older than they are.
+def install_script(
+    plan: RedirectPlan, grandfathered: Iterable[FlowKey], *, replace: bool, slipped: Iterable[FlowKey] = ()
+) -> str:
+    """All rules, with the connections that are older than they are, or that opened while they were missing.
 
     `replace=False` only adds, and is for a namespace that has no table of ours: on one that has, it is refused (EEXIST)
     instead of appending each rule a second time. `replace=True` swaps whatever is there of ours for the plan.
     """
     old = _drop_tables() if replace else _claim_tables()
-    return f"{old}{_anchor(plan)}table inet {TABLE} {{\n{_sets(grandfathered)}{_chains(plan.rules)}}}\n"
+    return f"{old}{_anchor(plan)}table inet {TABLE} {{\n{_sets(grandfathered, slipped)}{_chains(plan.rules)}}}\n"
 
 
 def drain_script(plan: RedirectPlan) -> str:
@@ -90,11 +95,11 @@ def remove_script() -> str:
     return _drop_tables()
 
 
-def grandfather_script(flows: Iterable[FlowKey]) -> str:
+def grandfather_script(flows: Iterable[FlowKey], slipped: Iterable[FlowKey] = ()) -> str:
     """Add connections to the sets; empty when there is none. Adding one that is there already is no error."""
     return "".join(
         f"add element inet {TABLE} {_SETS[family][0]} {{ {', '.join(elements)} }}\n"
-        for family, elements in _elements(flows).items()
+        for family, elements in _elements(flows, slipped).items()
         if elements
     )
 
@@ -106,6 +111,11 @@ def forget_script(flows: Iterable[FlowKey]) -> str:
         for family, elements in _elements(flows).items()
         if elements
     )
+
+
+def set_names() -> tuple[str, ...]:
+    """The sets of the connections that live outside the mesh: IPv4's, IPv6's."""
+    return tuple(name for name, _ in _SETS.values())
 
 
 def rule_expression(rule: Rule) -> str:
@@ -145,8 +155,8 @@ def _anchor(plan: RedirectPlan) -> str:
     return f"table inet {ANCHOR_TABLE} {{\n{''.join(_base_chains(_ANCHOR_CHAINS, chains, _HELD_OPEN))}}}\n"
 
 
-def _sets(grandfathered: Iterable[FlowKey]) -> str:
-    elements = _elements(grandfathered)
+def _sets(grandfathered: Iterable[FlowKey], slipped: Iterable[FlowKey]) -> str:
+    elements = _elements(grandfathered, slipped)
     return "".join(_set(family, elements[family]) for family in IPFamily)
 
 
@@ -187,11 +197,14 @@ def _set(family: IPFamily, elements: tuple[str, ...]) -> str:
     return f"\tset {name} {{\n{body}\t}}\n"
 
 
-def _elements(flows: Iterable[FlowKey]) -> dict[IPFamily, tuple[str, ...]]:
+def _elements(flows: Iterable[FlowKey], slipped: Iterable[FlowKey] = ()) -> dict[IPFamily, tuple[str, ...]]:
     by_family: dict[IPFamily, list[str]] = {family: [] for family in IPFamily}
-    for local, local_port, remote, remote_port in sorted(set(flows), key=lambda flow: (flow[0].version, flow)):
+    late = frozenset(slipped)
+    for flow in sorted({*flows, *late}, key=lambda flow: (flow[0].version, flow)):
+        local, local_port, remote, remote_port = flow
         family = IPFamily.IPV4 if isinstance(local, IPv4Address) else IPFamily.IPV6
-        by_family[family].append(f"{local} . {local_port} . {remote} . {remote_port}")
+        comment = f' comment "{SLIPPED}"' if flow in late else ""
+        by_family[family].append(f"{local} . {local_port} . {remote} . {remote_port}{comment}")
     return {family: tuple(texts) for family, texts in by_family.items()}
 
 

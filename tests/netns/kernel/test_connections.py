@@ -4,6 +4,8 @@ import os
 import socket
 from ipaddress import ip_address
 
+import pytest
+
 from agent.kernel import conntrack, nft, sock_diag
 from agent.plan import FlowTuple
 from tests.netns.kernel.rules import STEER
@@ -49,6 +51,17 @@ def test_established_connections_of_both_families_as_the_pod_sees_them() -> None
         }
         for flow in flows:
             flow.close()
+
+
+def test_beside_the_proxys_listeners_one_connection_is_seen_and_none_is_none() -> None:
+    """Where nothing but those listeners is in use the machine's table is not walked through."""
+    with pod_and_node() as (pod, node), listening(node, 8080), listening(pod, 15001), listening(pod, 15006):
+        assert pod.run(sock_diag.established) == ()
+        with connected(node, POD4, 15006):
+            assert [flow.local_port for flow in pod.run(sock_diag.established)] == [15006]
+        connected(pod, NODE4, 8080).close()
+        # Nobody's any more, and not over: the node's listener has not closed its end.
+        assert 8080 in {flow.remote_port for flow in pod.run(sock_diag.established)}
 
 
 def test_b58_v4_mapped_connection_is_ipv4() -> None:
@@ -126,3 +139,52 @@ def test_entry_of_a_flow_says_where_it_was_redirected() -> None:
             assert entry is not None and entry.steered_to is None
         nobody = conntrack.Tuple(ip_address(POD4), 1, ip_address(NODE4), 2)
         assert pod.run(conntrack.find, nobody) is None
+
+
+@pytest.mark.parametrize(("to", "own"), [(NODE4, POD4), (NODE6, POD6), (f"::ffff:{NODE4}", POD4)])
+def test_connection_is_ended_at_both_ends(to: str, own: str) -> None:
+    with pod_and_node() as (pod, node), listening(node, 8080) as server:
+        family = socket.AF_INET6 if ":" in to else None
+        with connected(pod, to, 8080, family) as sock, server.accept()[0] as accepted:
+            plain = ip_address(to.removeprefix("::ffff:"))
+            flow = (ip_address(own), sock.getsockname()[1], plain, 8080)
+            assert pod.run(sock_diag.destroy, [flow]) == frozenset()
+            with pytest.raises(ConnectionAbortedError):
+                sock.recv(1)
+            accepted.settimeout(5)
+            with pytest.raises(ConnectionResetError):
+                accepted.recv(1)
+            assert pod.run(sock_diag.destroy, [flow]) == frozenset(), "one that has ended is no failure"
+
+
+def test_many_connections_are_ended_at_once() -> None:
+    with pod_and_node() as (pod, node), listening(node, 8080) as server:
+        server.listen(1000)
+        clients = [connected(pod, NODE4, 8080) for _ in range(350)]
+        flows = [flow.key for flow in pod.run(sock_diag.established)]
+        assert len(flows) == 350
+        assert pod.run(sock_diag.destroy, flows) == frozenset()
+        assert pod.run(sock_diag.established) == ()
+        for client in clients:
+            client.close()
+
+
+def test_entry_that_is_forgotten_is_new_to_conntrack_again() -> None:
+    with pod_and_node() as (pod, node), listening(pod, 15001), listening(pod, 15006):
+        pod.run(nft.apply, STEER)
+        with connected(pod, NODE4, 80) as sock, connected(pod, NODE6, 80) as sock6, connected(node, POD4, 80):
+            originals = [as_entry(sock), as_entry(sock6)]
+            assert len(pod.run(conntrack.steered)) == 3
+            pod.run(conntrack.forget, originals)
+            assert pod.run(conntrack.find, originals[0]) is pod.run(conntrack.find, originals[1]) is None
+            assert len(pod.run(conntrack.steered)) == 1
+            pod.run(conntrack.forget, originals * 200)  # gone already: no failure, and more than one send
+
+
+def test_room_in_the_table_is_told_of_this_namespace() -> None:
+    with pod_and_node() as (pod, _), listening(pod, 15001):
+        pod.run(nft.apply, STEER)
+        assert pod.run(conntrack.table).entries == 0
+        with connected(pod, NODE4, 80):
+            table = pod.run(conntrack.table)
+        assert table.entries == 1 and table.limit > 1000 and not table.is_full and table.dropped is None

@@ -3,6 +3,7 @@
 import gc
 import json
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,45 @@ def test_counters_are_those_that_nft_lists() -> None:
         ]
         assert pod.run(nft.list_counters) == tuple(wanted)
         assert RuleCounter("set", 7, 9) in wanted and "uncounted" not in {counter.rule_id for counter in wanted}
+
+
+def test_some_rules_of_one_chain_are_read_without_the_others() -> None:
+    with pod_and_node() as (pod, node):
+        pod.run(nft.apply, STEER)
+        node.run(_knock)
+        assert pod.run(nft.read_counters, "prerouting", ("in",)) == (RuleCounter("in", 1, 60),)
+        assert pod.run(nft.read_counters, "prerouting", ("out", "i")) == ()
+        assert [found.rule_id for found in pod.run(nft.read_counters, "output", ("mark", "out"))] == ["mark", "out"]
+        assert pod.run(nft.read_counters, "none", ("in",)) == ()
+        assert pod.run(nft.read_counters, "prerouting", ("in",), "other") == ()
+
+
+def test_connections_of_a_set_are_read_with_their_comments() -> None:
+    four = (ip_address("10.0.0.5"), 4000, ip_address("10.0.0.9"), 80)
+    slipped = (ip_address("10.0.0.6"), 65535, ip_address("255.0.0.1"), 1)
+    commented = (
+        'add element inet headgate grandfathered4 { 10.0.0.6 . 65535 . 255.0.0.1 . 1 comment "headgate:drift" }\n'
+    )
+    six = (ip_address("fd00::5"), 443, ip_address("2001:db8::ffff"), 50000)
+    with Scratch() as pod:
+        assert pod.run(nft.connections, "grandfathered4") is None
+        pod.run(nft.apply, STEER)
+        assert pod.run(nft.connections, "grandfathered4") == {}
+        assert pod.run(nft.connections, "grandfathered6") is None
+        pod.run(nft.apply, ELEMENT + commented)
+        assert pod.run(nft.connections, "grandfathered4") == {four: "", slipped: "headgate:drift"}
+        pod.run(
+            nft.apply,
+            "add set inet headgate s6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; }\n"
+            "add element inet headgate s6 { fd00::5 . 443 . 2001:db8::ffff . 50000 }\n"
+            "add set inet headgate others { type ipv4_addr; }\nadd element inet headgate others { 10.0.0.1 }\n",
+        )
+        assert pod.run(nft.connections, "s6") == {six: ""}
+        assert pod.run(nft.connections, "others") == {}
+
+
+def test_tables_of_the_family_are_named() -> None:
+    with Scratch() as pod:
+        assert pod.run(nft.tables) == frozenset()
+        pod.run(nft.apply, STEER + "table ip others {}\n")
+        assert pod.run(nft.tables) == {"headgate"}

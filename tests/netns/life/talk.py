@@ -121,6 +121,10 @@ class Echo:
             opened.close()
         self._selector.close()
 
+    def calling(self) -> bool:
+        """Somebody is connected."""
+        return bool(self._calls)
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             for key, _ in self._selector.select(PACE_S):

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from agent.events import Events
+from agent.handoff.fds import FdStore
 from agent.handoff.objects import ObjectsServer
 from agent.handoff.zds import ZdsServer
 from agent.kernel.netns import NetnsThreads, open_netns
@@ -16,10 +18,12 @@ from agent.lab import namespaces
 from agent.lab.namespaces import Netns
 from agent.lab.node import Lab
 from agent.metrics import AgentMetrics
-from agent.plan import PlanSettings, build_plan
+from agent.plan import OnUnsteered, PlanSettings, build_plan
 from agent.pods import NetnsId, PodRef
 from agent.reconcile.life import Drain, Event, Inspect, Install, Life, NetnsLost, NetnsUnfit, Remove
+from agent.supervisor.drift_watch import DriftWatch
 from agent.supervisor.effects import Effect, Effects
+from agent.supervisor.reports import PodReports
 from tests.netns.life import kernel
 
 POD = PodRef("uid-1", "default", "replaced")
@@ -111,7 +115,19 @@ def test_b47_path_that_names_another_namespace_than_the_one_looked_up_is_not_ent
 
 async def _performed(life: Life, effect: Effect) -> Event:
     threads = NetnsThreads()
-    effects = Effects(PlanSettings(), threads, ZdsServer(lambda: ()), ObjectsServer(), AgentMetrics())
+    store = FdStore(1.0, lambda _: True, lambda _: None)
+    metrics = AgentMetrics()
+    effects = Effects(
+        PlanSettings(),
+        OnUnsteered.REPORT,
+        threads,
+        ZdsServer(lambda: ()),
+        ObjectsServer(),
+        metrics,
+        store,
+        DriftWatch(PlanSettings(), lambda *_: None, lambda *_: None),
+        PodReports(metrics, Events(lambda: 0.0)),
+    )
     try:
         return await effects.perform(life, effect)
     finally:

@@ -74,15 +74,20 @@ def test_proved_pod_stays_closed_while_the_proxy_is_away_and_works_again_when_it
     rules = kernel.rules(client.netns)
     lab.stop_proxy()
     lab.wait("the proxy to be missed", lambda: lab.agent_get("/pods")["proxy_connected"] is False)
-    with Echo(server):
-        for family in (4, 6):
-            with pytest.raises(ConnectionRefusedError):
-                Talk(client, address(server, family))
+    with Echo(server) as echo, Talk(client, address(server, 4)) as four, Talk(client, address(server, 6)) as six:
+        for waiting in (four, six):  # in the queue of a listener that the agent keeps for the next proxy
+            assert waiting.steered_to() == OUT
+            waiting.socket.settimeout(0.3)
+            waiting.socket.sendall(b"<<queued>>\n")
+            with pytest.raises(TimeoutError):
+                waiting.socket.recv(1)
+        assert echo.callers == []
         assert kernel.rules(client.netns) == rules
         lab.start_proxy()
         lab.wait_ready()
         lab.wait_proved("client", "server")
-        with Talk(client, address(server, 4)) as talk:
-            talk.says()
-            assert talk.steered_to() == OUT
+        for waiting in (four, six):
+            waiting.socket.settimeout(5)
+            assert waiting.socket.recv(1024) == b"<<queued>>\n"
+            waiting.says()
     assert kernel.rules(client.netns) == rules

@@ -14,7 +14,11 @@ from agent.reconcile.life import (
     CountSteered,
     Drain,
     Drained,
+    Drifted,
     Due,
+    Heal,
+    Healed,
+    Held,
     Inspect,
     Inspected,
     Inspection,
@@ -28,6 +32,7 @@ from agent.reconcile.life import (
     Prove,
     ProveNow,
     ProxyAbsent,
+    ProxyParked,
     Refused,
     Remove,
     Removed,
@@ -48,6 +53,7 @@ OUTCOMES: dict[type, tuple[Event, ...]] = {
     Inspect: (FOUND, CONFLICT, Inspected(Inspection(())), NetnsUnfit("host"), NetnsLost("gone"), Refused("no")),
     Announce: (Acked(), Nacked("no"), ProxyAbsent(), NetnsLost("gone"), Refused("no")),
     Install: (Installed(), Refused("no"), NetnsLost("gone")),
+    Heal: (Healed(0, 0), Refused("no"), NetnsLost("gone")),
     Drain: (Drained(), Refused("no"), NetnsLost("gone")),
     CountSteered: (SteeredLeft(0), SteeredLeft(3), Refused("no"), NetnsLost("gone")),
     Remove: (Removed(), Refused("no"), NetnsLost("gone")),
@@ -55,7 +61,7 @@ OUTCOMES: dict[type, tuple[Event, ...]] = {
 }
 FROM_OUTSIDE: tuple[Event, ...] = (
     SEEN, DISABLED, ELSEWHERE, ASKS_TOO_MUCH, Left(), Stop(), ProveNow(), PROVED, UNPROVED, Acked(), Nacked("no"),
-    *map(Due, Timer), NetnsLost("gone"),
+    *map(Due, Timer), NetnsLost("gone"), Drifted(("a rule is missing",)), ProxyParked(),
 )  # fmt: skip
 
 
@@ -78,8 +84,11 @@ class World:
             self.begun.append(action)
         if isinstance(action, Prove | Begin):
             return None
-        outcome = self.draw.draw(st.sampled_from(OUTCOMES[type(action)]), label=type(action).__name__)
+        outcome: Event = self.draw.draw(st.sampled_from(OUTCOMES[type(action)]), label=type(action).__name__)
         self._apply(action, outcome)
+        if isinstance(outcome, Inspected):
+            held = Held.RULES if self.capturing else Held.DRAIN_FORM if self.tables else Held.NOTHING
+            return Inspected(replace(outcome.inspection, held=held))
         return outcome
 
     def meets(self, event: Event) -> None:
@@ -91,18 +100,18 @@ class World:
 
     def _apply(self, action: Action, outcome: Event) -> None:
         match action, outcome:
-            case _, NetnsLost():
+            case _, NetnsLost() | NetnsUnfit():
                 self.capturing = self.tables = False
             case Announce(), Acked():
                 self.listening = True
-            case Install(), Installed():
-                assert self.listening, "rules went in before the proxy listened"
+            case (Install(), Installed()) | (Heal(), Healed()):
+                assert self.listening or self.capturing, "rules went in before the proxy listened"
                 self.capturing = self.tables = True
             case Drain(), Drained():
-                self.capturing = False
+                self.capturing, self.tables = False, True
             case Remove(), Removed():
                 self.capturing = self.tables = False
-            case Withdraw(), _:
+            case Withdraw(), Withdrawn():
                 assert not self.capturing, "the proxy was sent away while traffic is led to it"
                 self.listening = False
 
@@ -126,7 +135,9 @@ def test_a_life_of_any_events(data: st.DataObject, events: list[Event]) -> None:
     for event in events:
         world.meets(event)
         life = live(*step(life, event, SETTINGS), world)
-        assert life.installed == world.tables, "what the life remembers is what the kernel holds"
+        if life.looked_at:  # one that leaves before anybody looked counts as holding rules
+            assert life.installed or not world.tables, "what is in force is known"
+            assert life.capturing or not world.capturing, "what captures is known"
         if life.state is State.PROVED:
             assert world.capturing and life.proofs is not None and life.proofs.hold
         if life.state in (State.DISABLED, State.GONE):
@@ -157,7 +168,9 @@ def test_stop_ends_any_life_when_the_kernel_obeys(data: st.DataObject, events: l
         world.meets(event)
         life = live(*step(life, event, SETTINGS), world)
     life, actions = step(life, Stop(), SETTINGS)
-    obeying: dict[type, Event] = {Remove: Removed(), Withdraw: Withdrawn()}
+    obeying: dict[type, Event] = {
+        Drain: Drained(), CountSteered: SteeredLeft(2), Withdraw: Withdrawn(), Remove: Removed(),
+    }  # fmt: skip
     while actions:
         (action,) = (action for action in actions if type(action) in obeying)
         life, actions = step(life, obeying[type(action)], SETTINGS)

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 from agent.pods import NetnsId, PodRef, Proof, Proofs, ProofStatus
 from agent.reconcile import Action, Event, Life, LifeSettings, Seen, begin, step
-from agent.reconcile.life import Acked, Inspected, Inspection, Installed, ProofsTaken
+from agent.reconcile.life import Acked, Held, Inspected, Inspection, Installed, ProofsTaken
 
 SETTINGS = LifeSettings(drain_s=1.0, drain_poll_s=0.5)
 ADDRESS = ip_address("10.0.0.5")
@@ -14,6 +14,8 @@ NETNS = NetnsId(4, 100)
 SEEN = Seen(POD, "/run/netns/web", NETNS)
 DISABLED = replace(SEEN, pod=replace(POD, labels=(("headgate.io/mesh", "disabled"),)))
 FOUND = Inspected(Inspection((ip_address("127.0.0.1"), ADDRESS)))
+ADOPTED = Inspected(replace(FOUND.inspection, held=Held.RULES))
+DRAINING = Inspected(replace(FOUND.inspection, held=Held.DRAIN_FORM))
 
 OK = Proof(ProofStatus.OK)
 PROVED = ProofsTaken(Proofs(OK, OK, OK, OK))

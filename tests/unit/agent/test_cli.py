@@ -1,13 +1,16 @@
 """The agent's verbs, against a double of its admin socket: what is printed, and how they end."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,18 @@ from click.testing import CliRunner, Result
 
 from agent.cli import main
 from agent.cli.client import PodName, table
+from agent.events import Events, EventType, Reason, event_list
 from agent.plan import PlanSettings, build_plan
+from agent.supervisor.reports import PodFacts
+from agent.supervisor.unsteered import Unsteered
 from agent.supervisor.views import pod_view, rules_view
 from tests.unit.agent.lives import UNPROVED, enrolled
 
 LIFE = enrolled().life
-PROVED_POD = pod_view(LIFE, 2)
-UNPROVED_POD = pod_view(enrolled().hears(UNPROVED).life, 0)
+FLOW = (ip_address("10.0.0.5"), 40000, ip_address("10.0.0.9"), 80)
+FLOW6 = (ip_address("fd00::5"), 40000, ip_address("fd00::9"), 80)
+PROVED_POD = pod_view(LIFE, PodFacts(Unsteered(frozenset({FLOW, FLOW6}))))
+UNPROVED_POD = pod_view(enrolled().hears(UNPROVED).life)
 RULES = rules_view(LIFE, build_plan(LIFE.pod, PlanSettings()), ())
 
 
@@ -87,6 +95,57 @@ def test_pods_show_what_is_wrong(tmp_path: Path) -> None:
         result = headgate(tmp_path, "pods")
     assert "FAILED" in result.stdout and "in4: no report" in result.stdout
     assert "no proxy is connected" in result.stderr and "pods.yaml: pod 2" in result.stderr
+
+
+def test_pods_wide_also_show_what_lives_outside_the_mesh_and_what_drifted(tmp_path: Path) -> None:
+    facts = PodFacts(Unsteered(frozenset({FLOW, FLOW6}), frozenset()), ("table ip nat: chain x",), drifts=3)
+    with agent(tmp_path, {"GET /pods": (200, {**PODS, "pods": [pod_view(LIFE, facts)]})}):
+        result = headgate(tmp_path, "pods", "-o", "wide")
+    head, row = (line.split() for line in result.stdout.splitlines())
+    shown = dict(zip(head, row, strict=False))
+    assert (shown["UNSTEERED"], shown["DRIFTS"], shown["FOREIGN"]) == ("2+0", "3", "1")
+    assert shown["NETNS"] == "/run/netns/web"
+
+
+def _events() -> dict[str, Any]:
+    now_s = [time.time() - 150]
+    events = Events(lambda: now_s[0])
+    events.record(LIFE.pod, EventType.WARNING, Reason.DRIFTED, "table inet headgate is gone, changed by nft (pid 7)")
+    now_s[0] += 30
+    events.record(LIFE.pod, EventType.WARNING, Reason.DRIFTED, "rule out-capture is \x1b[2Jmissing")
+    now_s[0] += 115
+    events.record(LIFE.pod, EventType.NORMAL, Reason.HEALED, "in force again")
+    return event_list(events.all())
+
+
+def test_events_are_shown_as_kubectl_shows_them(tmp_path: Path) -> None:
+    with agent(tmp_path, {"GET /events": (200, _events())}):
+        result = headgate(tmp_path, "events")
+    head, drifted, healed = result.stdout.splitlines()
+    assert head.split() == ["LAST", "SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]
+    assert re.match(r"(1m5\ds|2m\d?s?) \(x2 over 2m\d+s\) +Warning +RedirectionDrifted +pod/web.default +rule", drifted)
+    assert drifted.endswith(r"rule out-capture is \x1b[2Jmissing")
+    assert re.match(r"\d+s +Normal +RedirectionHealed +pod/web.default +in force again$", healed)
+
+
+def test_events_of_one_pod(tmp_path: Path) -> None:
+    with agent(tmp_path, {"GET /events/default/web": (200, _events())}) as asked:
+        assert headgate(tmp_path, "events", "default/web").exit_code == 0
+    assert asked == ["GET /events/default/web"]
+
+
+def test_events_for_programs_are_a_kubernetes_list(tmp_path: Path) -> None:
+    with agent(tmp_path, {"GET /events": (200, _events())}):
+        answer = json.loads(headgate(tmp_path, "events", "-o", "json").stdout)
+    assert answer["kind"] == "List" and [item["kind"] for item in answer["items"]] == ["Event", "Event"]
+    first = answer["items"][0]
+    assert (first["count"], first["reason"], first["involvedObject"]["name"]) == (2, "RedirectionDrifted", "web")
+
+
+def test_no_events_are_said(tmp_path: Path) -> None:
+    with agent(tmp_path, {"GET /events": (200, event_list(()))}):
+        result = headgate(tmp_path, "events")
+    assert result.exit_code == 0 and result.stdout == "" and "no events" in result.stderr
 
 
 @pytest.mark.parametrize("output", ["json", "yaml"])
@@ -174,7 +233,7 @@ def test_help_lists_every_verb_and_imports_none() -> None:
         "print(sorted(m for m in sys.modules if m.startswith(('agent.', 'proxy'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
-    for verb in ("agent", "demo", "lab", "pods", "proxy", "rules"):
+    for verb in ("agent", "demo", "events", "lab", "pods", "proxy", "rules"):
         assert f"\n  {verb} " in done.stdout
     assert done.stdout.splitlines()[-1] == "['agent.cli']"
 

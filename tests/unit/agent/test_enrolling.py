@@ -25,6 +25,7 @@ from agent.reconcile.life import (
     Timer,
     Wake,
     Withdraw,
+    Withdrawn,
 )
 from tests.unit.agent.lives import DISABLED, FOUND, POD, PROVED, SEEN, UNPROVED, enrolled, told
 
@@ -41,9 +42,9 @@ def test_seen_located_planned_announced_installed_proved() -> None:
     assert story.life.reason == "" and story.life.installed and story.life.announced
 
 
-def test_a_pod_labelled_disabled_is_left_alone() -> None:
-    story = told(DISABLED)
-    assert (story.state, story.did) == ("disabled", [])
+def test_a_pod_labelled_disabled_is_looked_at_and_left_alone() -> None:
+    story = told(DISABLED).hears(FOUND, Withdrawn())
+    assert (story.state, story.did) == ("disabled", [Inspect(), Withdraw()])
     assert "headgate.io/mesh" in story.life.reason
 
 
@@ -52,7 +53,7 @@ def test_B31_a_port_of_ours_that_is_taken_fails_before_any_rule_and_names_port_a
     story = told().hears(taken)
     assert story.state == "failed"
     assert "port 15006 is taken by process 4711 (envoy)" in story.life.reason
-    assert story.did == [Inspect(), Wake(Timer.RECHECK, 1.0)]
+    assert story.did == [Inspect(), Withdraw(), Wake(Timer.RECHECK, 1.0)]
 
 
 def test_a_taken_port_whose_process_cannot_be_seen_is_said_so() -> None:
@@ -69,7 +70,7 @@ def test_a_failed_pod_is_looked_at_again_and_enrolled_once_the_port_is_free() ->
 def test_a_failed_pod_is_looked_at_less_and_less_often_until_it_is_told_anew() -> None:
     homeless = Inspected(Inspection(()))
     story = told().hears(homeless)
-    waited = [story.last]
+    waited = [story.last[1:]]  # behind the first look's withdrawal
     for _ in range(7):
         waited.append(story.hears(Due(Timer.RECHECK), homeless).last)
     assert waited == [(Wake(Timer.RECHECK, after_s),) for after_s in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0)]
@@ -100,7 +101,25 @@ def test_a_pod_of_unknown_addresses_is_taken_at_its_sources_word() -> None:
 def test_B47_the_nodes_own_namespace_is_refused() -> None:
     story = told().hears(NetnsUnfit("is the agent's own, the node's"))
     assert (story.state, story.life.reason) == ("failed", "is the agent's own, the node's")
-    assert story.did == [Inspect(), Wake(Timer.RECHECK, 1.0)]
+    assert story.did == [Inspect(), Withdraw(), Wake(Timer.RECHECK, 1.0)]
+
+
+def test_what_a_former_agents_proxy_may_hold_of_an_unfit_pod_is_withdrawn_once() -> None:
+    homeless = Inspected(Inspection(()))
+    story = told().hears(homeless, Withdrawn(), Due(Timer.RECHECK), homeless, Due(Timer.RECHECK), homeless)
+    assert story.did.count(Withdraw()) == 1
+
+
+def test_a_look_that_the_kernel_refuses_leaves_proxy_and_rules_as_they_are_and_is_tried_again() -> None:
+    story = told().hears(Refused("netlink: no buffer space"))
+    assert (story.state, story.last) == ("failed", (Wake(Timer.RECHECK, 1.0),))
+    assert story.hears(Due(Timer.RECHECK), FOUND, Acked(), Installed(), PROVED).state == "proved"
+
+
+def test_an_announcement_that_cannot_be_made_is_no_dead_end() -> None:
+    story = told().hears(FOUND, Refused("announce: too many open files"))
+    assert (story.state, story.last) == ("failed", (Withdraw(), Wake(Timer.RECHECK, 1.0)))
+    assert "too many open files" in story.life.reason
 
 
 def test_an_annotation_that_cannot_be_honoured_fails_with_key_and_value() -> None:
@@ -126,12 +145,15 @@ def test_a_nack_leaves_the_pod_pending_and_it_is_tried_every_five_seconds() -> N
     assert story.hears(Due(Timer.RETRY), Acked()).last == (Install(PLAN),)
 
 
-def test_a_proxy_that_comes_and_takes_the_pod_from_its_snapshot_is_as_good_as_an_answer() -> None:
-    assert told().hears(FOUND, ProxyAbsent(), Acked()).last == (Install(PLAN),)
+def test_a_proxy_that_comes_and_takes_the_pod_from_its_snapshot_is_asked_before_rules_lead_to_it() -> None:
+    """Its answer may have waited for its turn while the pod was withdrawn from it."""
+    story = told().hears(FOUND, ProxyAbsent(), Acked())
+    assert story.last == (Announce(),)
+    assert story.hears(Acked()).last == (Install(PLAN),)
 
 
 def test_a_timer_of_an_earlier_state_is_no_reason_to_act() -> None:
-    story = told().hears(FOUND, ProxyAbsent(), Acked(), Installed())
+    story = told().hears(FOUND, ProxyAbsent(), Acked(), Acked(), Installed())
     before = story.life
     assert story.hears(Due(Timer.RETRY)).life == before and story.last == ()
 
@@ -147,7 +169,8 @@ def test_a_failed_proof_shows_which_and_why_and_is_tried_again_soon() -> None:
     story = told().hears(FOUND, Acked(), Installed(), UNPROVED)
     assert (story.state, story.last) == ("installed", (Wake(Timer.PROVE, 5.0),))
     assert "in4: no report" in story.life.reason
-    assert story.hears(Due(Timer.PROVE)).last == (Prove(),)
+    assert story.hears(Due(Timer.PROVE)).last == (Announce(),)  # it may never have heard of the pod
+    assert story.hears(Acked()).last == (Prove(),)
     assert story.hears(PROVED).state == "proved"
 
 
@@ -184,6 +207,6 @@ def test_an_outcome_that_nobody_waits_for_changes_nothing() -> None:
 
 
 def test_gone_is_for_ever() -> None:
-    story = told(DISABLED)
+    story = told()
     story.life = replace(story.life, state=State.GONE)
-    assert story.hears(SEEN, Acked(), FOUND).state == "gone" and story.did == []
+    assert story.hears(SEEN, Acked(), FOUND).state == "gone" and story.did == [Inspect()]

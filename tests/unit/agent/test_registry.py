@@ -7,9 +7,10 @@ from dataclasses import replace
 from agent.handoff.zds import Enrolled, NotLocated
 from agent.metrics import AgentMetrics
 from agent.pods import NetnsId, PodRef
-from agent.reconcile import State
+from agent.reconcile import Life, State
 from agent.reconcile.life import (
     Announce,
+    CountSteered,
     Inspect,
     Inspected,
     Inspection,
@@ -17,9 +18,11 @@ from agent.reconcile.life import (
     ProxyAbsent,
     Refused,
     Remove,
+    SteeredLeft,
 )
 from agent.sources.events import PodChanged, PodGone, PodSeen
 from agent.supervisor.registry import Registry
+from agent.supervisor.reports import key_of
 from tests.unit.agent.lives import DISABLED, POD, SEEN
 from tests.unit.agent.test_worker import BOUND_S, QUICK, Obedient
 
@@ -31,8 +34,11 @@ class Node:
     def __init__(self) -> None:
         self.means = Obedient()
         self.metrics = AgentMetrics()
-        self.forgotten: list[str] = []
-        self.registry = Registry(QUICK, self.means, self.metrics, self.forgotten.append)
+        self.forgotten: list[tuple[str, bool]] = []
+        self.registry = Registry(QUICK, self.means, self.metrics, self._forget)
+
+    def _forget(self, life: Life, *, replaced: bool) -> None:
+        self.forgotten.append((key_of(life), replaced))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(BOUND_S):
@@ -63,7 +69,7 @@ def test_pods_come_and_go() -> None:
         assert [str(life.pod) for life in node.registry.lives()] == ["default/web", "shop/cart"]
         node.registry.heard(PodGone("u-2"))
         await node.until(lambda: node.state("shop", "cart") is None)
-        assert node.forgotten == ["u-2"]
+        assert node.forgotten == [("u-2 4:300", False)]
 
     play(story)
 
@@ -96,7 +102,39 @@ def test_B48_the_new_namespace_is_the_pod_and_the_old_one_ends_beside_it() -> No
         await node.until(lambda: [life.netns_id.inode for life in node.registry.lives()] == [200])
         await node.until(lambda: node.state("default", "web") is State.PROVED and node.means.done.count("Remove") == 1)
         assert "Withdraw" not in node.means.done
-        assert node.forgotten == []
+        await node.until(lambda: node.forgotten == [("u-1 4:100", True)])
+
+    play(story)
+
+
+def test_a_life_is_found_by_its_key_also_while_it_ends_beside_its_successor() -> None:
+    async def story(node: Node) -> None:
+        node.registry.heard(WEB)
+        await node.until(lambda: node.state("default", "web") is State.PROVED)
+        node.means.answers[CountSteered] = [SteeredLeft(1)] * 1000
+        node.registry.heard(PodChanged(WEB.pod, WEB.netns_path, NetnsId(4, 200)))
+        await node.until(
+            lambda: node.state("default", "web") is State.PROVED and node.registry.lives()[0].netns_id.inode == 200
+        )
+        old, new = node.registry.worker_of("u-1 4:100"), node.registry.worker_of("u-1 4:200")
+        assert old is not None and old.life.state is State.LEAVING
+        assert new is not None and new.life.state is State.PROVED
+        assert node.registry.worker_of("u-1 4:300") is None
+
+    play(story)
+
+
+def test_a_pod_that_is_back_before_its_end_is_over_is_enrolled_again() -> None:
+    async def story(node: Node) -> None:
+        node.registry.heard(WEB)
+        await node.until(lambda: node.state("default", "web") is State.PROVED)
+        node.means.hold = asyncio.Event()  # the last action takes its time
+        node.registry.heard(PodGone("u-1"))
+        await node.until(lambda: node.means.held == ["Drain"])
+        node.registry.heard(PodGone("u-1"))
+        node.registry.heard(WEB)
+        node.means.hold.set()
+        await node.until(lambda: node.means.done.count("Install") == 2 and node.state("default", "web") is State.PROVED)
 
     play(story)
 

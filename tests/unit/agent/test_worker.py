@@ -12,6 +12,9 @@ from agent.reconcile.life import (
     CountSteered,
     Drain,
     Drained,
+    Drifted,
+    Heal,
+    Healed,
     Inspect,
     Install,
     Installed,
@@ -43,12 +46,18 @@ class Obedient:
         self.answers: dict[type, list[Event]] = {}
         self.proofs: list[Event] = []
         self.hold_proof: asyncio.Event | None = None
+        self.hold: asyncio.Event | None = None
+        self.held: list[str] = []
         self.proofs_cancelled = 0
 
     async def perform(self, life: Life, effect: Effect) -> Event:
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
         await asyncio.sleep(0)  # a chance for a second one to begin
+        if self.hold is not None:
+            self.held.append(type(effect).__name__)
+            await self.hold.wait()
+            self.hold = None
         self.running -= 1
         self.done.append(type(effect).__name__)
         waiting = self.answers.get(type(effect))
@@ -69,6 +78,7 @@ _SUCCESS: dict[type, Event] = {
     Inspect: FOUND,
     Announce: Acked(),
     Install: Installed(),
+    Heal: Healed(0, 0),
     Drain: Drained(),
     CountSteered: SteeredLeft(0),
     Remove: Removed(),
@@ -83,7 +93,11 @@ class Scene:
         self.means = Obedient()
         self.states: list[str] = []
         self.begun: list[Seen] = []
-        self.worker = PodWorker(seen, QUICK, self.means, self._note, self.begun.append)
+        self.handed_on: list[tuple[str, Seen | Left]] = []
+        self.worker = PodWorker(seen, QUICK, self.means, self._note, self.begun.append, self._hand_on)
+
+    def _hand_on(self, uid: str, event: Seen | Left) -> None:
+        self.handed_on.append((uid, event))
 
     def _note(self, worker: PodWorker, before: Life | None) -> None:
         if not self.states or self.states[-1] != worker.life.state.value:
@@ -212,6 +226,35 @@ def test_another_namespace_of_the_same_pod_is_handed_on() -> None:
 
     scene = play(story)
     assert scene.begun == [elsewhere] and "Withdraw" not in scene.means.done
+
+
+def test_drift_is_healed_and_proved_again_and_ends_a_proof_under_way() -> None:
+    async def story(scene: Scene) -> None:
+        await scene.reaches(State.PROVED)
+        scene.means.hold_proof = asyncio.Event()
+        scene.worker.post(ProveNow())
+        await asyncio.sleep(0)
+        scene.worker.post(Drifted(("table inet headgate is gone",), "nft (pid 7)"))
+        await scene.until(lambda: scene.means.proofs_cancelled == 1)
+        scene.means.hold_proof.set()
+        await scene.reaches(State.PROVED)
+
+    scene = play(story)
+    assert scene.means.done == ["Inspect", "Announce", "Install", "Prove", "Heal", "Prove"]
+    assert scene.states[-3:] == ["drifted", "installed", "proved"]
+
+
+def test_what_a_source_tells_while_the_last_actions_go_on_is_handed_on() -> None:
+    async def story(scene: Scene) -> None:
+        await scene.reaches(State.PROVED)
+        scene.means.hold = asyncio.Event()
+        scene.worker.post(Left())
+        await scene.until(lambda: scene.means.held == ["Drain"])
+        scene.worker.post(SEEN)
+        scene.means.hold.set()
+        await scene.until(lambda: scene.handed_on == [("u-1", SEEN)])
+
+    assert play(story).worker.life.state is State.GONE
 
 
 def test_cancelling_performs_nothing_more() -> None:

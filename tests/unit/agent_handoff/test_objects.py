@@ -62,7 +62,7 @@ def test_report_of_another_nonce_is_not_taken(tmp_path: Path) -> None:
         waiting = asyncio.create_task(server.wait_for("f" * 32, 0.1))
         writer.write(stream.encode(PROOF))
         assert await waiting is None
-        assert server._awaited == {}
+        assert server.reports.awaited == 0
         writer.close()
 
     play(tmp_path / "o.sock", scene)

@@ -28,6 +28,9 @@ def test_messages_have_the_agreed_form() -> None:
 @given(
     st.one_of(
         st.builds(stream.Hello, st.text()),
+        st.builds(stream.ObjectSeen, st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text()))),
+        st.builds(stream.ObjectGone, st.builds(stream.ObjectName, st.text(), st.text(), st.text(), st.text())),
+        st.just(stream.Synced()),
         st.builds(
             stream.Proof,
             st.text("0123456789abcdef", min_size=32, max_size=32),
@@ -50,6 +53,20 @@ def test_hostile_lines_are_read_ignored_or_refused(line: bytes) -> None:
         stream.decode(line)
     except stream.InvalidMessage as error:
         assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (b'{"type":"object"}', "object"),
+        (b'{"type":"object","object":[]}', "object"),
+        (b'{"type":"gone","group":"","kind":"Pod","namespace":"default"}', "name"),
+        (b'{"type":"gone","group":5,"kind":"Pod","namespace":"default","name":"a"}', "group"),
+    ],
+)
+def test_a_message_of_objects_that_says_too_little_is_refused(line: bytes, field: str) -> None:
+    with pytest.raises(stream.InvalidMessage, match=field):
+        stream.decode(line)
 
 
 def test_unknown_types_and_fields_are_ignored() -> None:

@@ -164,6 +164,27 @@ def test_newest_proxy_that_dies_leaves_the_older_one_in_charge(agent: Agent) -> 
     play(agent, scene)
 
 
+def test_pods_that_only_a_newer_proxy_was_told_of_are_told_to_the_older_one_when_the_newer_dies(agent: Agent) -> None:
+    """A take-over that fails: the new proxy ends before it was ready, the old one is in charge again."""
+
+    async def scene(agent: Agent) -> None:
+        old, new = await agent.proxy(), await agent.proxy()
+        serving = [asyncio.create_task(proxy.serve()) for proxy in (old, new)]
+        agent.entries = [enrolled("a"), NotLocated("b"), Enrolled("c", INFO, lambda: None)]
+        with descriptor() as fd:
+            assert await agent.server.add("a", INFO, fd) == Acked()
+        agent.results.clear()
+        new.close()
+        await until(lambda: agent.results == [("a", Acked())])
+        assert old.told[1:] == [zds.AddWorkload("a", INFO)]
+        await agent.server.close()
+        serving[1].cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        old.close()
+
+    play(agent, scene)
+
+
 def test_refusal_of_a_live_add_is_its_result(agent: Agent) -> None:
     async def scene(agent: Agent) -> None:
         proxy = await agent.proxy()
