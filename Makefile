@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin:/usr/local/go/bin
 
 .NOTPARALLEL:
-.PHONY: help setup setup-test setup-bench demo test check bench golden clean lock zds
+.PHONY: help setup setup-test setup-bench demo test check bench profile reliability golden clean lock zds
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -34,8 +34,16 @@ TESTS ?= tests/unit tests/property tests/golden tests/netns tests/e2e
 test: setup-test check ## check, then all tests: values, real kernel, real peers (root)
 	$(PYTHON) -m pytest $(PYTEST) $(TESTS)
 
-bench: setup-bench ## requests/s, latency, CPU beside the peers: ROUNDS= SECONDS_EACH= ROWS=
-	$(PYTHON) -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS_EACH),--seconds-each $(SECONDS_EACH)) $(if $(ROWS),--rows "$(ROWS)")
+bench: setup-bench ## requests/s, latency, CPU beside the peers: ROUNDS= SECONDS_EACH= SECONDS= ROWS=
+	$(PYTHON) -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS_EACH),--seconds-each $(SECONDS_EACH)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ROWS),--rows "$(ROWS)")
+
+profile: setup-bench ## flame graphs of a worker under load, in build/profile-*.svg: ROWS= SECONDS=
+	$(PYTHON) -m tests.bench.flame $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ROWS),--rows "$(ROWS)")
+
+reliability: setup-test ## every fault under load, 100,000 requests an upgrade; writes docs/reliability.md (root)
+	rm -f build/reliability.json
+	HEADGATE_FAULT_REQUESTS=$(or $(REQUESTS),100000) $(PYTHON) -m pytest -q tests/netns/faults
+	$(PYTHON) -m tests.netns.faults.report
 
 golden: setup ## write the golden files anew (read the diff before you commit it)
 	REFRESH_GOLDEN=1 $(PYTHON) -m pytest -q tests/golden

@@ -116,12 +116,38 @@ def status(output: str) -> None:
 @click.option("--connections", type=click.IntRange(1, 10_000), default=8, show_default=True)
 @click.option("--requests", type=click.IntRange(1), default=2000, show_default=True, help="At most so many in all.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True)
+@click.option(
+    "--ends",
+    type=click.Choice([way.value for way in lab_load.Ends]),
+    default=lab_load.Ends.KEPT.value,
+    show_default=True,
+    help="Whether connections are kept, or serve one request and are ended by server or client first.",
+)
+@click.option(
+    "--per-s", type=click.FloatRange(0, min_open=True), help="Requests that begin in a second, answered or not."
+)
+@click.option(
+    "--timeout-s", type=click.FloatRange(0, min_open=True), default=lab_load.REQUEST_TIMEOUT_S, show_default=True
+)
 @click.option("--control", is_flag=True, help="Read `phase NAME` and `stop` from standard input; end with it.")
-def load(urls: tuple[str, ...], connections: int, requests: int, seconds: float, control: bool) -> None:
-    """A keep-alive load from where it is started; JSON lines, the result last. Exit 1 when a request failed."""
+def load(
+    urls: tuple[str, ...],
+    connections: int,
+    requests: int,
+    seconds: float,
+    ends: str,
+    per_s: float | None,
+    timeout_s: float,
+    control: bool,
+) -> None:
+    """An HTTP load from where it is started; JSON lines, the result last. Exit 1 when a request failed."""
     try:
         made = lab_load.Load(
-            [lab_load.target(url) for url in urls], connections=connections, requests=requests, seconds=seconds
+            [lab_load.target(url) for url in urls],
+            connections=connections,
+            requests=requests,
+            seconds=seconds,
+            shape=lab_load.Shape(lab_load.Ends(ends), per_s, timeout_s),
         )
         result = made.run(_emit if control else _quiet, sys.stdin.fileno() if control else None)
     except LabError as error:

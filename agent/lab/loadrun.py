@@ -11,18 +11,31 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from agent.lab.errors import LabError
+from agent.lab.load import KEPT, Shape
 from agent.lab.node import LabPod, headgate
 
 ANSWER_TIMEOUT_S: Final = 10.0
-"""For an announcement of the load: twice the time that it gives a request."""
+"""For the end of a load that has failed."""
 
 
 class RunningLoad:
     """`headgate lab load --control` in a pod. A context manager: its end ends the process."""
 
-    def __init__(self, pod: LabPod, urls: Sequence[str], *, connections: int, seconds: float) -> None:
+    def __init__(
+        self,
+        pod: LabPod,
+        urls: Sequence[str],
+        *,
+        connections: int,
+        seconds: float,
+        requests: int = 10_000_000,
+        shape: Shape = KEPT,
+    ) -> None:
+        self._timeout_s = 2 * shape.timeout_s
         options = [word for url in urls for word in ("--url", url)]
-        options += ["--connections", str(connections), "--requests", "10000000", "--seconds", f"{seconds:g}"]
+        options += ["--connections", str(connections), "--requests", str(requests), "--seconds", f"{seconds:g}"]
+        options += ["--timeout-s", f"{shape.timeout_s:g}", "--ends", shape.ends.value]
+        options += ["--per-s", f"{shape.per_s:g}"] if shape.per_s is not None else []
         self._process: subprocess.Popen[bytes] = pod.popen(
             [*headgate(), "lab", "load", *options, "--control"],
             stdin=subprocess.PIPE,
@@ -34,6 +47,7 @@ class RunningLoad:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._process.stdout, selectors.EVENT_READ)
         self._pending = b""
+        self._answered = 0
 
     def __enter__(self) -> Self:
         return self
@@ -51,7 +65,7 @@ class RunningLoad:
         """Names what is sent from now on; returns when no request of an earlier phase is in flight."""
         self._command(f"phase {phase}")
         self._await(
-            lambda event: event["event"] == "phase" and event["name"] == phase, f"phase {phase}", ANSWER_TIMEOUT_S
+            lambda event: event["event"] == "phase" and event["name"] == phase, f"phase {phase}", self._timeout_s
         )
 
     def until(self, requests: int, show: Callable[[Mapping[str, Any]], None], *, timeout_s: float) -> None:
@@ -61,14 +75,31 @@ class RunningLoad:
             if event["event"] != "progress":
                 return False
             show(event)
-            return bool(event["ok"] + event["failed"] >= requests)
+            self._answered = event["ok"] + event["failed"]
+            return self._answered >= requests
 
         self._await(enough, f"{requests} requests", timeout_s)
+
+    def answered(self) -> int:
+        """Requests of the current phase that were answered, well or not, as last told."""
+        while b"\n" in self._pending or self._selector.select(0):
+            event = self._event(time.monotonic(), "its progress")
+            if event["event"] == "progress":
+                self._answered = event["ok"] + event["failed"]
+        return self._answered
+
+    def more(self, requests: int, *, timeout_s: float) -> None:
+        """Returns when so many further requests of the current phase are answered, from now on."""
+        self.until(self.answered() + requests, lambda _: None, timeout_s=timeout_s)
+
+    def result(self, *, timeout_s: float) -> dict[str, Any]:
+        """The result of a load that ends by itself: after its requests, or its seconds."""
+        return self._await(lambda event: event["event"] == "result", "the result", timeout_s)
 
     def stop(self) -> dict[str, Any]:
         """Lets it finish what is in flight; returns its result (load.py)."""
         self._command("stop")
-        return self._await(lambda event: event["event"] == "result", "the result", ANSWER_TIMEOUT_S)
+        return self._await(lambda event: event["event"] == "result", "the result", self._timeout_s)
 
     def _command(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -87,8 +118,8 @@ class RunningLoad:
     def _event(self, deadline: float, what: str) -> dict[str, Any]:
         assert self._process.stdout is not None
         while b"\n" not in self._pending:
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0 or not self._selector.select(remaining_s):
+            remaining_s = max(0.0, deadline - time.monotonic())
+            if not self._selector.select(remaining_s):
                 raise LabError(f"the load: waited in vain for {what}")
             data = self._process.stdout.read(65536)
             if not data:

@@ -157,10 +157,12 @@ class Lab:
         cleanup = ["--cleanup-on-exit"] if cleanup_on_exit else []
         return self._start("agent", self.node, [*headgate(), "agent", *files, *cleanup, *options])
 
-    def start_proxy(self, *options: str) -> subprocess.Popen[bytes]:
-        """`headgate proxy` inside the node, draining for 1 s at most (an option given here wins). Does not wait."""
-        files = ["--run-dir", str(self.run_directory), "--config-dir", str(self.config_directory), "--drain-s", "1"]
-        return self._start("proxy", self.node, [*headgate(), "proxy", *files, *options])
+    def start_proxy(self, *options: str, own_objects: bool = True) -> subprocess.Popen[bytes]:
+        """`headgate proxy` inside the node, draining for 1 s at most (an option given here wins). Does not wait.
+        Without `own_objects` it takes the agent's."""
+        files = ["--run-dir", str(self.run_directory), "--drain-s", "1"]
+        source = ["--config-dir", str(self.config_directory)] if own_objects else []
+        return self._start("proxy", self.node, [*headgate(), "proxy", *files, *source, *options])
 
     def stop_agent(self) -> int:
         """SIGTERM and its exit status."""
@@ -172,8 +174,29 @@ class Lab:
 
     def kill_agent(self) -> None:
         """SIGKILL: what it has done stays as it is."""
-        self._children["agent"].kill()
-        self._stop("agent")
+        self.kill("agent")
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to `agent`, `proxy` or `POD.SERVER`; returns when it is gone."""
+        self._children[name].kill()
+        self._stop(name)
+
+    def pid(self, name: str) -> int:
+        """Of `agent`, `proxy` or `POD.SERVER` as it runs now."""
+        return self._children[name].pid
+
+    def workers(self) -> tuple[int, ...]:
+        """Pids of the proxy's workers that live now."""
+        return processes.children(self.pid("proxy"))
+
+    def take_over_proxy(self, *options: str) -> subprocess.Popen[bytes]:
+        """Starts the next proxy beside the one that runs, to take its place; returns the one that is to end. It is
+        the lab's to end as well. Does not wait."""
+        former, name = self._children.pop("proxy"), f"proxy-before-{next(_counter)}"
+        self._children[name] = former
+        (self.paths.pids / "proxy").replace(self.paths.pids / name)
+        self.start_proxy("--take-over", *options)
+        return former
 
     def agent_get(self, path: str, *, method: str = "GET", timeout_s: float = admin.TIMEOUT_S) -> Any:
         """JSON of the agent's admin socket; AdminError."""
@@ -199,7 +222,9 @@ class Lab:
 
     def wait_proved(self, *names: str, timeout_s: float = READY_TIMEOUT_S) -> list[dict[str, Any]]:
         """Until the agent shows these pods (default: every enrolled one) as proved; returns GET /pods."""
-        wanted = names or tuple(name for name, labels in self._labels.items() if not _left_out(labels))
+        wanted = names or tuple(
+            name for name, labels in self._labels.items() if self._pods[name].spec.listed and not _left_out(labels)
+        )
 
         def proved() -> bool:
             states = {pod["name"]: pod["state"] for pod in self.agent_pods()}

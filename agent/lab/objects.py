@@ -49,6 +49,7 @@ def pods_file(pods: Sequence[PodFacts]) -> str:
                     "annotations": dict(pod.spec.annotations),
                 }
                 for pod in pods
+                if pod.spec.listed
             ]
         }
     )

@@ -105,6 +105,16 @@ def inside(namespaces: Iterable[Netns]) -> list[ProcessId]:
     return found
 
 
+def children(pid: int) -> tuple[int, ...]:
+    """Pids of the living children of a process, whichever of its threads started them; none when it is gone."""
+    found = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                found += [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
+    return tuple(child for child in found if identify(child) is not None)
+
+
 def end(identities: Iterable[ProcessId], grace_s: float = TERM_GRACE_S) -> None:
     """SIGTERM to all, SIGKILL to what is left after the grace; returns when all have ended."""
     held = [descriptor for identity in identities if (descriptor := _hold(identity)) is not None]

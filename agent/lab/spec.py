@@ -44,7 +44,8 @@ class ServerSpec:
 
 @dataclass(frozen=True, slots=True)
 class PodSpec:
-    """One pod. It is enrolled unless labelled `headgate.io/mesh: disabled`. `families`: 4, 6 or both."""
+    """One pod. It is enrolled unless labelled `headgate.io/mesh: disabled`. `families`: 4, 6 or both. Of one that is
+    not `listed` the agent is not told: it holds rules of somebody else's, which the agent would take for its own."""
 
     name: str
     namespace: str = "default"
@@ -53,6 +54,7 @@ class PodSpec:
     annotations: tuple[tuple[str, str], ...] = ()
     families: tuple[int, ...] = (4, 6)
     servers: tuple[ServerSpec, ...] = ()
+    listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

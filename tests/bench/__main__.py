@@ -16,12 +16,12 @@ from typing import Final
 
 from agent.kernel.refused import KernelRefused
 from agent.lab.errors import LabError
-from tests.bench import footprint, machine, report, results
+from tests.bench import extras, machine, report, results
 from tests.bench.load import LoadFailed
 from tests.bench.measure import Measured, Plan, measure
 from tests.bench.meter import TooFewCores
 from tests.bench.results import Results
-from tests.bench.rows import Row, UnknownRow, compared, select
+from tests.bench.rows import EXTRAS, Row, UnknownRow, compared, select
 from tests.bench.testbed import testbed
 from tests.bench.verify import RowBroken, verify
 
@@ -33,12 +33,12 @@ def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     progress = Progress()
     try:
-        rows, with_footprint = select(options.rows)
+        rows, extra = select(options.rows)
         if os.geteuid() != 0:
             raise LabError("the bench builds a lab: run it as root")
         for number in _ENDING:
             signal.signal(number, _interrupted)
-        found = _run(rows, with_footprint, Plan(options.rounds, options.seconds_each), progress)
+        found = _run(rows, extra, Plan(options.rounds, options.seconds_each, options.seconds), progress)
     except UnknownRow as error:
         print(error, file=sys.stderr)
         return 2
@@ -60,9 +60,12 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=_positive, default=5, help="ROUNDS: how often every row is run (5)")
     parser.add_argument(
-        "--seconds-each", type=_positive, default=2, help="SECONDS_EACH: of each of a row's 3 loads (2)"
+        "--seconds-each", type=_positive, default=1, help="SECONDS_EACH: of each of a row's 3 loads (1)"
     )
-    parser.add_argument("--rows", default="", help="ROWS: a subset, separated by commas; `footprint` is one too")
+    parser.add_argument("--rows", default="", help=f"ROWS: a subset, separated by commas; also {', '.join(EXTRAS)}")
+    parser.add_argument(
+        "--seconds", type=_positive, default=60, help="SECONDS: of a sustained load and of idling, each (60)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -72,7 +75,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _run(rows: tuple[Row, ...], with_footprint: bool, plan: Plan, progress: "Progress") -> Results:
+def _run(rows: tuple[Row, ...], extra: tuple[str, ...], plan: Plan, progress: "Progress") -> Results:
     measured = Measured({})
     if rows:
         with testbed(rows, progress.say) as bed:
@@ -83,7 +86,7 @@ def _run(rows: tuple[Row, ...], with_footprint: bool, plan: Plan, progress: "Pro
     return Results(
         tuple((row.name, results.medians(measured.samples[row.name])) for row in rows),
         results.ratios(measured.samples, compared(rows)),
-        footprint.measure(progress.say) if with_footprint else (),
+        extras.measure(extra, plan, progress.say),
         plan.rounds,
         plan.seconds_each,
         measured.repeated,
@@ -100,7 +103,7 @@ def _write(found: Results, command: str) -> None:
 
 def _command(options: argparse.Namespace) -> str:
     rows = f" ROWS={','.join(options.rows.replace(',', ' ').split())}" if options.rows else ""
-    return f"make bench ROUNDS={options.rounds} SECONDS_EACH={options.seconds_each}{rows}"
+    return f"make bench ROUNDS={options.rounds} SECONDS_EACH={options.seconds_each} SECONDS={options.seconds}{rows}"
 
 
 class Progress:

@@ -15,7 +15,7 @@ from agent.plan.render.nft import install_script
 from agent.supervisor import inside
 from tests.bench import bulk, meter
 from tests.bench.results import Fact
-from tests.bench.testbed import plan_of
+from tests.bench.testbed import ONE_WORKER, plan_of
 
 PODS: Final = 250
 BULK_BYTES: Final = 1 << 30
@@ -110,7 +110,7 @@ def _worker(say: Say) -> tuple[Fact, ...]:
     say("the worker's memory")
     pods = (PodSpec("client"), PodSpec("server", labels=(("headgate.io/mesh", "disabled"),)))
     with Lab(LabSpec(pods, (bulk.OBJECTS,))) as lab, bulk.server(lab.pod("server")):
-        proxy = lab.start_proxy()
+        proxy = lab.start_proxy(*ONE_WORKER)
         lab.start_agent()
         lab.wait_ready()
         lab.wait_proved()

@@ -19,10 +19,11 @@ _TRIES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long each of the three loads of a row runs, and how often all rows are run."""
+    """How long each of the three loads of a row runs, how often all rows are run, and how long what is sustained."""
 
     rounds: int
     seconds_each: int
+    seconds: int = 60
 
 
 @dataclass(slots=True)

@@ -94,3 +94,8 @@ def memory_mb(pid: int, field: str = "VmRSS") -> float:
 def forget_peak(pid: int) -> None:
     """VmHWM begins anew at VmRSS (proc(5), clear_refs: 5)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+
+
+def cpu_us(*pids: int) -> float:
+    """CPU that these processes have used so far."""
+    return sum(process_us(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")) for pid in pids)

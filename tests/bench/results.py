@@ -28,17 +28,20 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One figure of the footprint; `bound` is the most it may be."""
+    """One figure of its own; `bound` is the most it may be, or the least (`wanted`)."""
 
     key: str
     what: str
     value: float
     unit: str
     bound: float | None = None
+    wanted: Wanted = Wanted.AT_MOST
 
     @property
     def met(self) -> bool | None:
-        return None if self.bound is None else self.value <= self.bound
+        if self.bound is None:
+            return None
+        return self.value <= self.bound if self.wanted is Wanted.AT_MOST else self.value >= self.bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,13 +35,18 @@ the first packet of a connection exempts what this user opens."""
 _EXEMPT_NOBODY: Final = f"insert rule inet headgate nat-output meta skuid {_NOBODY} counter accept\n"
 _EXEMPT_BY_USER: Final = frozenset({Proxy.HAPROXY, Proxy.NGINX})
 
-_SYSCTLS: Final = (
+MORE_PORTS: Final = ("net/ipv4/ip_local_port_range", "2048 65000")
+SYSCTLS: Final = (
     # Thousands of new connections a second, over and over, between two addresses: more ports, used again sooner. The
     # same for every pod, so that no row starves another of conntrack entries.
-    ("net/ipv4/ip_local_port_range", "2048 65000"),
+    MORE_PORTS,
     ("net/ipv4/tcp_tw_reuse", "1"),
     ("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "5"),
 )
+
+
+ONE_WORKER: Final = ("--workers", "1")
+"""Of headgate's proxy wherever it is compared: the peers have one each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,11 @@ def testbed(rows: Sequence[Row], say: Callable[[str], None]) -> Iterator[Testbed
     say("building the lab")
     with Lab(_spec(cores)) as lab:
         for pod in lab.pods:
-            for key, value in _SYSCTLS:
+            for key, value in SYSCTLS:
                 pod.netns.write_sysctl(key, value)
         pids: dict[Proxy, tuple[int, ...]] = {}
-        for proxy in sorted(wanted, key=lambda one: one.name):
+        # The agent first: when it starts it takes away what looks like rules of its own in pods that it does not know.
+        for proxy in sorted(wanted, key=lambda one: (one is not Proxy.HEADGATE, one.name)):
             say(f"starting {proxy.name.lower()}")
             pids[proxy] = start_headgate(lab, cores) if proxy is Proxy.HEADGATE else _start_peer(lab, proxy, cores)
         yield Testbed(lab, cores, pids)
@@ -86,7 +92,7 @@ def testbed(rows: Sequence[Row], say: Callable[[str], None]) -> Iterator[Testbed
 
 def start_headgate(lab: Lab, cores: Cores) -> tuple[int, ...]:
     """`headgate agent` and `headgate proxy`, pods proved, the proxy on its core; the pids of supervisor and worker."""
-    proxy = lab.start_proxy()
+    proxy = lab.start_proxy(*ONE_WORKER)
     agent = lab.start_agent()
     lab.wait_ready()
     lab.wait_proved()
@@ -107,6 +113,14 @@ def _start_peer(lab: Lab, proxy: Proxy, cores: Cores) -> tuple[int, ...]:
     return meter.family(process.pid)
 
 
+def start_envoy(lab: Lab, pod: str, config: str, port: int, cores: Cores) -> None:
+    """Envoy in this pod, listening on `port`, with the rules that lead there."""
+    command = _pinned(cores.proxy, *_envoy(config))
+    lab.start_server(pod, ServerSpec("proxy", command, ((config, _text(config)),), (port,)))
+    place = lab.pod(pod)
+    place.call(inside.install, plan_of(place), PlanSettings())
+
+
 def plan_of(pod: LabPod) -> RedirectPlan:
     """What the agent would plan for it."""
     addresses = tuple(address for address in (pod.address4, pod.address6) if address is not None)
@@ -116,7 +130,11 @@ def plan_of(pod: LabPod) -> RedirectPlan:
 def _spec(cores: Cores) -> LabSpec:
     disabled = (("headgate.io/mesh", "disabled"),)
     clients = tuple(
-        PodSpec(proxy.pod, labels=(("app", "client"), *(disabled if proxy is not Proxy.HEADGATE else ())))
+        PodSpec(
+            proxy.pod,
+            labels=(("app", "client"), *(disabled if proxy is not Proxy.HEADGATE else ())),
+            listed=proxy is Proxy.HEADGATE,
+        )
         for proxy in Proxy
     )
     servers = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 NETNS = Path(__file__).parents[1]
 TABLE = (NETNS.parents[1] / "docs/cases.md").read_text(encoding="utf-8")
-NAMED = set(re.findall(r"`([a-z]+/\w+\.py)::(\w+)`", TABLE))
+NAMED = set(re.findall(r"`([a-z_]+/\w+\.py)::(\w+)`", TABLE))
 
 
 def _tests(path: Path) -> set[str]:

@@ -41,4 +41,5 @@ def test_the_first_two_cores_allowed_are_taken(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_peak_of_memory_is_at_least_what_is_resident() -> None:
-    assert meter.memory_mb(os.getpid(), "VmHWM") >= meter.memory_mb(os.getpid()) > 1
+    resident = meter.memory_mb(os.getpid())  # first: it may grow between the two readings
+    assert meter.memory_mb(os.getpid(), "VmHWM") >= resident > 1

@@ -29,21 +29,21 @@ headgate-http/haproxy              0.91  0.85  1.02   ≥ 0.8  yes
 headgate-http/haproxy proxy_cpu    1.31  1.20  1.40  ≤ 1.25   NO
 headgate-http/direct               0.50  0.40  0.60
 
-footprint   measured    wanted  met
-rules, p99   1.23 ms  ≤ 2.5 ms  yes
-rules, p50   1.10 ms
+beside the rows  measured    wanted  met
+rules, p99        1.23 ms  ≤ 2.5 ms  yes
+rules, p50        1.10 ms
 """
 
 MACHINE = Machine("Some CPU @ 2.50GHz", 2, 24.1, "6.1.0", (("headgate", "0.1.0"), ("Envoy", "1.40.0")))
 
 
-def test_the_table_shows_rows_ratios_and_footprint_in_columns() -> None:
+def test_the_table_shows_rows_ratios_and_extras_in_columns() -> None:
     assert report.table(RESULTS) == TABLE
 
 
 def test_what_was_not_measured_has_no_table() -> None:
     nothing = Results((), (), RESULTS.footprint, 1, 1, 0)
-    assert report.table(nothing).splitlines()[0].startswith("footprint")
+    assert report.table(nothing).splitlines()[0].startswith("beside the rows")
 
 
 def test_the_document_names_machine_versions_and_command() -> None:

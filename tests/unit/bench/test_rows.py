@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.bench.rows import COMPARISONS, METRICS, ROWS, Comparison, UnknownRow, compared, select
+from tests.bench.rows import COMPARISONS, EXTRAS, METRICS, ROWS, Comparison, UnknownRow, compared, select
 
 ISSUE_ROWS = [
     "direct",
@@ -23,23 +23,23 @@ def test_the_rows_are_those_of_issue_2() -> None:
     assert [row.name for row in ROWS] == ISSUE_ROWS
 
 
-def test_no_selection_means_every_row_and_the_footprint() -> None:
-    assert select("") == (ROWS, True)
+def test_no_selection_means_every_row_and_every_extra() -> None:
+    assert select("") == (ROWS, EXTRAS)
 
 
 @pytest.mark.parametrize("text", ["haproxy,direct", "haproxy direct", " direct , haproxy "])
-def test_a_selection_keeps_the_tables_order_and_leaves_the_footprint_out(text: str) -> None:
-    rows, footprint = select(text)
+def test_a_selection_keeps_the_tables_order_and_leaves_the_extras_out(text: str) -> None:
+    rows, extras = select(text)
     assert [row.name for row in rows] == ["direct", "haproxy"]
-    assert not footprint
+    assert extras == ()
 
 
-def test_the_footprint_can_be_asked_for_alone() -> None:
-    assert select("footprint") == ((), True)
+def test_an_extra_can_be_asked_for_alone() -> None:
+    assert select("footprint") == ((), ("footprint",))
 
 
 def test_an_unknown_row_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UnknownRow, match=r"no row 'haproxi'; there are: direct, .*nginx, footprint"):
+    with pytest.raises(UnknownRow, match=r"no row 'haproxi'; there are: direct, .*nginx, sustained, .*footprint"):
         select("direct,haproxi")
 
 

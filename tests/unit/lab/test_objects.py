@@ -1,5 +1,6 @@
 """The files that a lab writes for agent and proxy."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -53,6 +54,11 @@ def test_the_pods_file_lists_every_pod_with_its_namespace_and_addresses() -> Non
             },
         ]
     }
+
+
+def test_a_pod_that_is_not_listed_is_kept_from_the_agent() -> None:
+    kept = replace(WEB, spec=replace(WEB.spec, listed=False))
+    assert [pod["name"] for pod in yaml.safe_load(objects.pods_file([FOUR_ONLY, kept]))["pods"]] == ["four"]
 
 
 def test_the_pod_object_is_what_kubernetes_would_show() -> None:

@@ -1,0 +1,1 @@
+"""Faults under load, each with its loss counted. What is measured goes to build/reliability.json (record.py)."""
