@@ -1,10 +1,12 @@
 """What the tests on the real kernel share: labs, and the promise that the machine is as it was before them."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent.lab import machine, state
+from agent.lab import machine, namespaces, state
+from agent.lab.namespaces import Netns
 from agent.lab.node import Lab
 from agent.lab.spec import LabSpec, PodSpec
 
@@ -40,3 +42,19 @@ def web_lab() -> Iterator[Lab]:
     with Lab() as lab:
         lab.start()
         yield lab
+
+
+@pytest.fixture
+def make_netns() -> Iterator[Callable[[], Netns]]:
+    """Fresh namespaces with loopback up, removed afterwards."""
+    made: list[Netns] = []
+
+    def make() -> Netns:
+        netns = namespaces.create(f"hg-test{os.getpid()}-{len(made)}")
+        made.append(netns)
+        netns.run(["ip", "link", "set", "lo", "up"])
+        return netns
+
+    yield make
+    for netns in made:
+        namespaces.delete(netns)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import pytest
 
 from agent.lab import namespaces, processes
-from agent.lab.namespaces import Netns
 from agent.lab.node import Lab, LabPod
 
 FREE_WITHIN_S: Final = 2.0
@@ -56,19 +55,3 @@ def listening(pod: LabPod) -> set[str]:
     lines = pod.run(["ss", "-Hltn"]).stdout.splitlines()
     ends = [line.split()[3].rpartition(":") for line in lines]
     return {f"{6 if '[' in host else 4}:{port}" for host, _, port in ends if port in ("15001", "15006")}
-
-
-@pytest.fixture
-def make_netns() -> Iterator[Callable[[], Netns]]:
-    """Fresh namespaces with loopback up, removed afterwards."""
-    made: list[Netns] = []
-
-    def make() -> Netns:
-        netns = namespaces.create(f"hg-fds{os.getpid()}-{len(made)}")
-        made.append(netns)
-        netns.run(["ip", "link", "set", "lo", "up"])
-        return netns
-
-    yield make
-    for netns in made:
-        namespaces.delete(netns)

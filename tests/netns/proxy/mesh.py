@@ -1,7 +1,6 @@
 """One real worker serving real pods: namespaces, rules and listeners as in a node, the supervisor's part played here.
 
-The worker is the process that a node runs; it is told over its own link which pods and which policy to serve, so that
-a test can name exactly the endpoints, subsets and protocols that its case is about.
+Told over its own link which pods and which policy to serve: a test names exactly what its case is about.
 """
 
 import os

@@ -1,39 +1,19 @@
 """A supervisor with fake workers and a fake agent, over real sockets and real network namespaces."""
 
 import asyncio
-import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-import pytest
 
-from agent.lab import namespaces
-from agent.lab.namespaces import Netns
 from proxy.settings import ProxySettings
 from proxy.supervisor.service import Supervisor
 from tests.netns.proxy_supervisor.fake_agent import FakeAgent
 
 FAKE_WORKER = Path(__file__).parents[2] / "unit" / "proxy_supervisor" / "fake_worker.py"
 WAIT_S = 10.0
-
-
-@pytest.fixture
-def make_netns() -> Iterator[Callable[[], Netns]]:
-    """Fresh namespaces with loopback up, removed afterwards."""
-    made: list[Netns] = []
-
-    def make() -> Netns:
-        netns = namespaces.create(f"hg-sup{os.getpid()}-{len(made)}")
-        made.append(netns)
-        netns.run(["ip", "link", "set", "lo", "up"])
-        return netns
-
-    yield make
-    for netns in made:
-        namespaces.delete(netns)
 
 
 async def until(what: str, condition: Callable[[], bool | Awaitable[bool]]) -> None:
