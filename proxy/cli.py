@@ -1,7 +1,9 @@
-"""`headgate proxy`: the per-node proxy."""
+"""`headgate proxy`: the per-node proxy, or a pod's own."""
 
 import logging
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -10,6 +12,41 @@ from proxy.api.constants import PROXY_METRICS_PORT, PROXY_READY_PORT, RUN_DIRECT
 from proxy.settings import DEFAULT_DRAIN_S, MAX_WORKERS, WILDCARDS, ProxySettings, default_workers
 
 _PORT = click.IntRange(0, 65535)
+
+
+def _node(settings: ProxySettings) -> Callable[[], None]:
+    from proxy.supervisor.service import run
+
+    return lambda: run(settings)
+
+
+def _sidecar(settings: ProxySettings, name: str, namespace: str, service_account: str) -> Callable[[], None]:
+    from proxy.config.fields import LABEL_NAME, NAME
+    from proxy.errors import printable
+    from proxy.supervisor.pods import PodName
+    from proxy.supervisor.sidecar import run
+
+    for option, value, pattern in (
+        ("--pod-name", name, NAME),
+        ("--pod-namespace", namespace, LABEL_NAME),
+        ("--service-account", service_account, NAME),
+    ):
+        if not pattern.fullmatch(value):
+            raise click.BadParameter(f"{printable(value, 80)!r} is no name by RFC 1123", param_hint=option)
+    # Without the API server nobody knows its uid; within one pod any will do.
+    return lambda: run(settings, PodName(f"{namespace}/{name}", namespace, name, service_account))
+
+
+def _make(run_dir: Path) -> None:
+    from proxy.errors import CannotStart
+
+    try:
+        run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotStart(
+            f"the run directory {run_dir} cannot be made: {error.strerror}; choose one that this user may write with "
+            "--run-dir, in a container an emptyDir"
+        ) from error
 
 
 @click.command()
@@ -55,10 +92,10 @@ _PORT = click.IntRange(0, 65535)
 @click.option(
     "--workers",
     type=click.IntRange(1, MAX_WORKERS),
-    default=default_workers,
-    show_default="cores this process may run on, 8 at most",
+    show_default="cores this process may run on, 8 at most; 1 with --sidecar",
     envvar="HEADGATE_WORKERS",
-    help="Worker processes. A pod is served by one of them, or by as many as its annotation headgate.io/workers says.",
+    help="Worker processes. A pod is served by one of them, or by as many as its annotation headgate.io/workers says; "
+    "with --sidecar by all.",
 )
 @click.option(
     "--drain-s",
@@ -76,6 +113,34 @@ _PORT = click.IntRange(0, 65535)
     "before its --drain-s.",
 )
 @click.option(
+    "--sidecar",
+    is_flag=True,
+    envvar="HEADGATE_SIDECAR",
+    help="Serve the one pod that this process runs in, without an agent; `headgate init` makes its rules. Needs no "
+    "capability. With CAP_NET_ADMIN, where rules lead the answers back, the application sees its clients' addresses.",
+)
+@click.option(
+    "--pod-name",
+    default=lambda: os.uname().nodename,
+    show_default="the host name",
+    envvar="POD_NAME",
+    help="With --sidecar: metadata.name of the pod.",
+)
+@click.option(
+    "--pod-namespace",
+    default="default",
+    show_default=True,
+    envvar="POD_NAMESPACE",
+    help="With --sidecar: metadata.namespace of the pod.",
+)
+@click.option(
+    "--service-account",
+    default="default",
+    show_default=True,
+    envvar="SERVICE_ACCOUNT",
+    help="With --sidecar: spec.serviceAccountName of the pod.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["console", "json"]),
     default="console",
@@ -89,22 +154,30 @@ def proxy(
     metrics_port: int,
     ready_port: int,
     bind: tuple[str, ...],
-    workers: int,
+    workers: int | None,
     drain_s: float,
     take_over: bool,
+    sidecar: bool,
+    pod_name: str,
+    pod_namespace: str,
+    service_account: str,
     log_format: str,
 ) -> None:
-    """Serve the pods that the node agent announces, until SIGTERM. Exit status: 0 stopped as asked, 1 cannot start."""
+    """Serve the pods that the node agent announces, or with --sidecar the own one, until SIGTERM. Exit status: 0
+    stopped as asked, 1 cannot start."""
     # Not before: `headgate --help` names this verb without paying for its imports.
     from proxy.errors import CannotStart
     from proxy.logs import configure
-    from proxy.supervisor.service import run
 
-    configure(log_format)
+    if sidecar and take_over:
+        raise click.UsageError("--take-over: a sidecar ends with its container; there is nobody to take over from")
+    workers = workers or (1 if sidecar else default_workers())
     settings = ProxySettings(run_dir, config_dir, metrics_port, ready_port, bind, drain_s, workers, take_over)
+    serve = _sidecar(settings, pod_name, pod_namespace, service_account) if sidecar else _node(settings)
+    configure(log_format)
     try:
-        run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        run(settings)
+        _make(run_dir)
+        serve()
     except (CannotStart, OSError) as error:
         logging.getLogger("headgate").error("cannot start: %s", error)
         sys.exit(1)

@@ -12,7 +12,9 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from proxy.datapath.netns import NetnsEntry
+from proxy.datapath import standing
+from proxy.datapath.netns import NetnsEntry, OwnNetns
+from proxy.datapath.own_ends import own_ends
 from proxy.datapath.pod import Node, ProofReport
 from proxy.datapath.reactor import READABLE, WRITABLE, Reactor
 from proxy.link import Link, LinkClosed, close_descriptors
@@ -38,6 +40,7 @@ from proxy.workerlink import (
     ReleasePod,
     ReportTelemetry,
     ServePod,
+    ShareCounts,
     Stop,
     TelemetryReport,
     ToWorker,
@@ -49,16 +52,18 @@ MESSAGES_A_TURN: Final = 16
 
 
 class Worker:
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, stands: standing.Standing = standing.NODE) -> None:
         self._link = link
         self._reactor = Reactor()
         self._node = Node(
             reactor=self._reactor,
             telemetry=Telemetry(),
-            entry=NetnsEntry(),
+            entry=OwnNetns() if stands.own_netns else NetnsEntry(),
             chance=random.Random(),  # noqa: S311 - spreads load; nothing secret hangs on it
             report_proof=self._report_proof,
             ask_idle=self._ask_idle,
+            standing=stands,
+            own_ends=own_ends() if stands.own_netns else None,
         )
         self._stopping = False
         self._pods = WorkerPods(self._node, self._tell_of_pod)
@@ -84,6 +89,8 @@ class Worker:
 
     def _obey(self, message: ToWorker | FromWorker, descriptors: tuple[int, ...]) -> None:
         match message:
+            case ShareCounts():
+                self._pods.share_counts(descriptors)
             case ServePod() if not self._stopping:
                 self._pods.serve(message, descriptors)
             case ReleasePod(uid):
@@ -143,13 +150,15 @@ class Worker:
 def main(run: Callable[[Worker], None] = Worker.run) -> None:
     parser = argparse.ArgumentParser(prog="headgate-worker", description="Started by `headgate proxy` only.")
     parser.add_argument("--link-fd", type=int, required=True)
-    link = Link(socket.socket(fileno=parser.parse_args().link_fd))
+    parser.add_argument("--standing", type=standing.parse, default=standing.NODE)
+    arguments = parser.parse_args()
+    link = Link(socket.socket(fileno=arguments.link_fd))
     # What exists now lives as long as the process; the collector need not look at it again. Connections free
     # themselves by reference counting: a full collection among 10,000 of them would be a pause of tens of ms.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     try:
-        run(Worker(link))
+        run(Worker(link, arguments.standing))
     finally:
         link.close()
 

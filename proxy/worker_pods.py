@@ -13,6 +13,7 @@ from proxy.datapath.destinations import forget_unused
 from proxy.datapath.pod import Connection, Node, Pod
 from proxy.link import close_descriptors
 from proxy.model.workload import UNKNOWN, Workload
+from proxy.telemetry.open_counts import OpenCounts
 from proxy.workerlink import (
     IDLE_CONNECTIONS,
     CutConnection,
@@ -66,10 +67,19 @@ class WorkerPods:
         self._released: dict[str, HeldPod] = {}
         self._leaving: list[HeldPod] = []
         self._pods_required = False
+        self._open_counts: OpenCounts | None = None
 
     @property
     def empty(self) -> bool:
         return not self._serving and not self._released and not self._leaving
+
+    def share_counts(self, descriptors: tuple[int, ...]) -> None:
+        """From now on open connections are counted there. Takes the descriptor over."""
+        (descriptor,) = descriptors
+        try:
+            self._open_counts = OpenCounts(descriptor)
+        finally:
+            os.close(descriptor)
 
     def serve(self, message: ServePod, descriptors: tuple[int, ...]) -> None:
         """Takes the descriptors over. A pod of the same namespace that is served or was released is taken up as it is:
@@ -86,6 +96,9 @@ class WorkerPods:
             pod = Pod(self._node, identity.uid, identity.namespace, name, account, netns_fd, identity.netns_cookie)
             pod.idle_granted = message.idle_tokens
         pod.set_idle_threshold()
+        if self._open_counts is not None:
+            pod.open_count = self._open_counts.cell(message.count_slot)
+            pod.open_count[0] = len(pod.connections)
         listeners = tuple(
             Listener(pod, kind.direction, socket.socket(fileno=fd), message.shared)
             for kind, fd in zip(message.listeners, listener_fds, strict=True)
@@ -250,6 +263,8 @@ class WorkerPods:
             for connection in pod.connections
             if connection.protocol
         )
+        # Killed in the middle, the worker has either told of them or still counts them.
+        pod.open_count = [0]
         for connection in tuple(pod.connections):
             connection.abort()
         _retire(pod)
@@ -272,8 +287,7 @@ def _identify(pod: Pod) -> None:
 
 def _retire(pod: Pod) -> None:
     for destination in pod.destinations.values():
-        for upstream in destination.upstreams():
-            upstream.retire()
+        destination.retire()
     for upstream in tuple(pod.resting):
         upstream.retire()
     pod.resting.clear()

@@ -9,6 +9,7 @@ from typing import Final
 
 from proxy.model.direction import Direction
 from proxy.policy.lease import MAX_IDLE_A_POD
+from proxy.telemetry.open_counts import NOT_COUNTED
 from proxy.telemetry.series import TelemetryDelta
 
 
@@ -35,12 +36,18 @@ class PodIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareCounts:
+    """A descriptor beside it: memory that the supervisor reads (proxy.telemetry.open_counts). Comes before any pod."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServePod:
     """Descriptors beside it: the pod's network namespace, then one listening socket for each of `listeners`.
 
     `sequence` numbers this hand-over; PodServed and PodForgotten tell it again, so that an answer that comes late is
     not taken for another's. `shared`: other workers accept on the same listeners. `idle_tokens` is the first grant of
-    IDLE_CONNECTIONS, beside what the worker holds of a released pod.
+    IDLE_CONNECTIONS, beside what the worker holds of a released pod. `count_slot`: where its open connections are
+    counted (ShareCounts).
     """
 
     pod: PodIdentity
@@ -48,6 +55,7 @@ class ServePod:
     sequence: int = 0
     shared: bool = False
     idle_tokens: int = MAX_IDLE_A_POD
+    count_slot: int = NOT_COUNTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +225,8 @@ class TelemetryReport:
 
 
 ToWorker = (
-    ServePod
+    ShareCounts
+    | ServePod
     | ReleasePod
     | ForgetPod
     | PolicySlice

@@ -38,6 +38,11 @@ PROXY_ZONE: Final = 1
 """conntrack zone of the proxy's own packets, in the original direction: without it the proxy's upstream tuple can
 equal the client's redirected one and the connect hangs (52 of 300 in a test on kernel 6.18)."""
 
+PASSTHROUGH4: Final = "127.0.0.6"
+PASSTHROUGH6: Final = "::6"
+"""From where a sidecar that may not be transparent calls its own application: what comes from there over lo is never
+led to it again (istio-iptables and kumactl: the same addresses, known to Envoy's configuration from both)."""
+
 # ── Files ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 RUN_DIRECTORY: Final = "/var/run/headgate"
 ZDS_SOCKET: Final = "zds.sock"

@@ -4,6 +4,7 @@ import errno
 import re
 import select
 import socket
+from contextlib import suppress
 from typing import Final
 
 from proxy.api.constants import PROOF_PORT, PROXY_PORTS
@@ -112,7 +113,7 @@ class Listener:
             return
         original = parse_sockaddr(told) if told else own_address(accepted)
         client = ClientConnection(pod, self._direction, stream, host, original)
-        if original.port in PROXY_PORTS and self._is_self_call(original, host):
+        if original.port in PROXY_PORTS and self._is_self_call(accepted, original, host):
             node.count("headgate_self_calls", direction=self._direction.value)
             client.close(reset=True)
             return
@@ -127,13 +128,20 @@ class Listener:
             self._destinations[told] = destination
         serve(client, destination)
 
-    def _is_self_call(self, original: SocketAddress, caller: str) -> bool:
+    def _is_self_call(self, accepted: socket.SocketType, original: SocketAddress, caller: str) -> bool:
         """Inbound to a proxy port, or outbound to this pod's own: it would come back here (ztunnel: illegal_ports)."""
         if self._direction is Direction.INBOUND:
             return True
         if original.host == "::1" or original.host.startswith("127."):
             return True
-        return original.host == caller
+        # Nobody redirected it: it is for the listener itself, and from outside where inbound is not captured.
+        return original.host == caller or original == _own_address(accepted)
+
+
+def _own_address(accepted: socket.SocketType) -> SocketAddress | None:
+    with suppress(OSError):  # reset meanwhile
+        return own_address(accepted)
+    return None
 
 
 class _Proof:

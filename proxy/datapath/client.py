@@ -39,6 +39,7 @@ class ClientConnection:
         self.original = original
         self._upstream: Upstream | None = None  # inbound
         pod.connections.add(self)
+        pod.open_count[0] = len(pod.connections)
 
     def destination(self) -> Destination:
         """Under the policy that is in force now. Call only once there is one."""
@@ -56,7 +57,9 @@ class ClientConnection:
         self.stream.owner = owner
 
     def close(self, reset: bool = False) -> None:
-        self.pod.connections.discard(self)
+        pod = self.pod
+        pod.connections.discard(self)
+        pod.open_count[0] = len(pod.connections)
         self._hold(None)
         self.stream.close(reset)
 

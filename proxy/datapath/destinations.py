@@ -4,14 +4,14 @@ Looked up once for each original address of a pod, then remembered; a new policy
 keeps the upstreams (idle connections, counts, series) of endpoints that stay.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from random import Random
 from typing import Final
 
 from proxy.api.constants import DEFAULT_OPAQUE_PORTS
 from proxy.datapath.labels import PASSTHROUGH
 from proxy.datapath.pod import Pod
+from proxy.datapath.pools import Pool, PoolSet
 from proxy.datapath.upstream import Upstream
 from proxy.http1.request import NO_REQUEST, RequestHead
 from proxy.model.address import SocketAddress
@@ -19,8 +19,8 @@ from proxy.model.direction import Direction
 from proxy.model.routing import (
     DEFAULT_RETRY,
     Backend,
+    Endpoint,
     HttpRule,
-    MissingBackend,
     Protocol,
     RetryPolicy,
     ServiceName,
@@ -28,7 +28,6 @@ from proxy.model.routing import (
 )
 from proxy.model.snapshot import PolicySnapshot
 from proxy.model.workload import NOBODY, Workload
-from proxy.policy.balance import less_loaded
 from proxy.policy.split import advance, cumulative_weights, index_at
 
 MAX_REMEMBERED: Final = 4096
@@ -36,30 +35,6 @@ MAX_REMEMBERED: Final = 4096
 
 MAX_CLIENTS_REMEMBERED: Final = 1024
 """Inbound upstreams (one a client address) of a destination; beyond it the unused ones are dropped."""
-
-
-@dataclass(slots=True)
-class Pool:
-    """The upstreams of one backend; `missing` says why there is none and can be none."""
-
-    name: str
-    upstreams: tuple[Upstream, ...]
-    missing: str = ""
-
-    def choose(self, chance: Random, besides: Upstream | None = None) -> Upstream | None:
-        """The less loaded of two (LEAST_REQUEST); `besides` is avoided if there is another. None: no endpoint."""
-        upstreams = self.upstreams
-        if besides is not None and len(upstreams) > 1:
-            upstreams = tuple(u for u in upstreams if u is not besides)
-        number = len(upstreams)
-        if number <= 1:
-            return upstreams[0] if number else None
-        first = int(chance.random() * number)
-        second = int(chance.random() * (number - 1))
-        if second >= first:
-            second += 1
-        one, other = upstreams[first], upstreams[second]
-        return one if less_loaded(one.active, other.active) else other
 
 
 @dataclass(slots=True)
@@ -90,6 +65,7 @@ class Destination:
     original: SocketAddress
     protocol: Protocol
     service: ServiceName
+    pools: PoolSet
     rules: tuple[RuleState, ...]
     opaque: Pool
     refused: str
@@ -116,15 +92,21 @@ class Destination:
                 self._forget_unused_clients()
             pod, policy = self.pod, self.pod.node.policy
             peer = NOBODY if policy is None else policy.workloads.get(client, NOBODY)
-            # The pod's own address needs no transparency: the kernel would refuse nothing, and answer itself.
-            source = None if client == self.original.host else client
+            source = pod.node.standing.source(client, self.original.host)
             found = Upstream(pod, self.direction, self.original, self.service, peer, pod.workload, source)
             self.clients[client] = found
         return found
 
-    def upstreams(self) -> list[Upstream]:
-        pools = [self.opaque, *(pool for rule in self.rules for pool in rule.pools)]
-        return [*(upstream for pool in pools for upstream in pool.upstreams), *self.clients.values()]
+    def upstreams(self) -> Iterator[Upstream]:
+        """All that were used so far and are not retired."""
+        yield from self.pools.upstreams()
+        yield from self.clients.values()
+
+    def retire(self) -> None:
+        """The pod leaves, or is somebody else from now on: connections in use end with their requests."""
+        self.pools.end()
+        for upstream in self.upstreams():
+            upstream.retire()
 
     def forget_strangers(self, workloads: Mapping[str, Workload]) -> None:
         """Clients whose address belongs to another workload now: their series carry the old one's name."""
@@ -147,7 +129,9 @@ def destination_of(pod: Pod, direction: Direction, original: SocketAddress, poli
     made = make(pod, original, policy, known)
     pod.destinations[key] = made
     if known is not None and known is not made:
-        _close_abandoned(known, made)
+        made.pools.replace(known.pools)
+        for upstream in known.clients.values():
+            upstream.retire()
     return made
 
 
@@ -168,20 +152,18 @@ def _outbound(pod: Pod, original: SocketAddress, policy: PolicySnapshot, known: 
     service = PASSTHROUGH if service_port is None else service_port.service
     workload = policy.workloads.get(original.host, NOBODY)
     still_unowned = known is not None and service_port is None and known.service_port is None
-    if known is not None and still_unowned and known.opaque.upstreams[0].workload is workload:
+    if known is not None and still_unowned and known.opaque.endpoints[0].workload is workload:
         known.generation = policy.generation
         return known
     nowhere = Upstream(pod, Direction.OUTBOUND, original, service, pod.workload, NOBODY)
+    pools = PoolSet(pod) if known is None else PoolSet(pod, known.pools.made)
     if service_port is None:
-        itself = Upstream(pod, Direction.OUTBOUND, original, service, pod.workload, workload)
-        pool = Pool(str(original), (itself,))
+        pool = pools.of(Backend(service, original.port, "", (Endpoint(original, workload),)))
         rules: tuple[RuleState, ...] = (RuleState((pool,), (1.0,), DEFAULT_RETRY, 0.0),)
         protocol, refused = _undeclared(original.port), ""
     else:
-        earlier = {} if known is None else {u.address: u for u in known.upstreams()}
-        maker = _PoolMaker(pod, earlier)
-        pool = maker.pool(service_port.all_endpoints)
-        rules = tuple(maker.rule(rule) for rule in service_port.rules)
+        pool = pools.of(service_port.all_endpoints)
+        rules = tuple(_rule(pools, rule) for rule in service_port.rules)
         protocol = service_port.protocol
         if protocol is Protocol.UNDECLARED:
             protocol = _undeclared(original.port)
@@ -192,6 +174,7 @@ def _outbound(pod: Pod, original: SocketAddress, policy: PolicySnapshot, known: 
         original,
         protocol,
         service,
+        pools,
         rules,
         pool,
         refused,
@@ -213,8 +196,22 @@ def _inbound(pod: Pod, original: SocketAddress, policy: PolicySnapshot, known: D
         known.forget_strangers(policy.workloads)
         return known
     nowhere = Upstream(pod, Direction.INBOUND, original, service, NOBODY, pod.workload)
+    pools = PoolSet(pod)
+    nothing = pools.of(Backend(service, original.port, "", ()))
     return Destination(
-        pod, Direction.INBOUND, original, protocol, service, (), Pool("", ()), "", policy.generation, None, {}, nowhere
+        pod,
+        Direction.INBOUND,
+        original,
+        protocol,
+        service,
+        pools,
+        (),
+        nothing,
+        "",
+        policy.generation,
+        None,
+        {},
+        nowhere,
     )
 
 
@@ -222,45 +219,10 @@ def _undeclared(port: int) -> Protocol:
     return Protocol.TCP if port in DEFAULT_OPAQUE_PORTS else Protocol.UNDECLARED
 
 
-@dataclass(slots=True)
-class _PoolMaker:
-    """Makes pools that share an Upstream where they share an endpoint."""
-
-    pod: Pod
-    known: dict[SocketAddress, Upstream]
-
-    def rule(self, rule: HttpRule) -> RuleState:
-        return RuleState(
-            tuple(self.pool(weighted.backend) for weighted in rule.backends),
-            cumulative_weights(tuple(weighted.weight for weighted in rule.backends)),
-            rule.retry,
-            self.pod.node.chance.random(),
-        )
-
-    def pool(self, backend: Backend | MissingBackend) -> Pool:
-        name = f"{backend.service.host}:{backend.port}" + (f" subset {backend.subset}" if backend.subset else "")
-        if isinstance(backend, MissingBackend):
-            return Pool(name, (), backend.reason)
-        upstreams = []
-        for endpoint in backend.endpoints:
-            upstream = self.known.get(endpoint.address)
-            if upstream is None or upstream.workload is not endpoint.workload:
-                upstream = Upstream(
-                    self.pod,
-                    Direction.OUTBOUND,
-                    endpoint.address,
-                    backend.service,
-                    self.pod.workload,
-                    endpoint.workload,
-                )
-                self.known[endpoint.address] = upstream
-            upstreams.append(upstream)
-        return Pool(name, tuple(upstreams))
-
-
-def _close_abandoned(old: Destination, new: Destination) -> None:
-    """Idle connections to endpoints that are gone; busy ones end with their request."""
-    kept = {id(upstream) for upstream in new.upstreams()}
-    for upstream in old.upstreams():
-        if id(upstream) not in kept:
-            upstream.retire()
+def _rule(pools: PoolSet, rule: HttpRule) -> RuleState:
+    return RuleState(
+        tuple(pools.of(weighted.backend) for weighted in rule.backends),
+        cumulative_weights(tuple(weighted.weight for weighted in rule.backends)),
+        rule.retry,
+        pools.pod.node.chance.random(),
+    )

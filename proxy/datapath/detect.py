@@ -77,7 +77,7 @@ class _Detection:
     def on_connect_failed(self, stream: Stream, reason: str) -> None:
         """Told to the client at once, as the server's own kernel would, unless a request may still go elsewhere."""
         self._server = None
-        if len(self._destination.opaque.upstreams) <= 1:
+        if len(self._destination.opaque.endpoints) <= 1:
             self._client.node.count("headgate_tcp_refused", reason="UF")
             self._decided = True
             self._client.close(reset=True)

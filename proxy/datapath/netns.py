@@ -60,6 +60,32 @@ class NetnsEntry:
         os.close(self._own)
 
 
+class OwnNetns:
+    """In the place of a NetnsEntry where the one namespace served is the process's own: there is nothing to enter, and
+    no capability is needed."""
+
+    __slots__ = ("_own",)
+
+    def __init__(self) -> None:
+        self._own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._own
+
+    def enter(self, netns_fd: int) -> "OwnNetns":
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def close(self) -> None:
+        os.close(self._own)
+
+
+Entry = NetnsEntry | OwnNetns
+
+
 def _end_process(code: int) -> NoReturn:
     with suppress(Exception):
         sys.stderr.write(f"headgate: ending: cannot return to the own network namespace: {os.strerror(code)}\n")

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.datapath.netns import NetnsEntry
+from proxy.datapath.netns import Entry
+from proxy.datapath.own_ends import OwnEnds
 from proxy.datapath.reactor import Reactor
+from proxy.datapath.standing import NODE, Standing
 from proxy.datapath.upstream_sockets import UpstreamSockets
 from proxy.model.direction import Direction
 from proxy.model.snapshot import PolicySnapshot
@@ -25,12 +27,15 @@ class Node:
 
     reactor: Reactor
     telemetry: Telemetry
-    entry: NetnsEntry
+    entry: Entry
     chance: random.Random
     report_proof: Callable[["ProofReport"], None]
     policy: PolicySnapshot | None = None
     ask_idle: Callable[[str], None] = lambda uid: None
     """Asks the supervisor for more of IDLE_CONNECTIONS for a pod; the answer comes later, or never."""
+    standing: Standing = NODE
+    own_ends: OwnEnds | None = None
+    """Of a sidecar."""
 
     def count(self, name: str, **labels: str) -> None:
         self.telemetry.count(CounterKey(name, tuple(labels), tuple(labels.values())))
@@ -50,6 +55,8 @@ class Pod:
     """`destinations` remembers what was looked up, by direction and original address; `connections` are those that
     live, so that leaving the mesh can end them; `resting` are the upstreams that may hold idle connections.
     `draining`: every answer is the last of its connection.
+
+    `open_count[0]` is the number of `connections`, where a supervisor reads it when this process has been killed.
 
     Of the idle upstream connections that all workers may keep together, this one may keep `idle_granted`, has promised
     to give `idle_owed` back, and asks for more from `idle_threshold` on.
@@ -71,11 +78,12 @@ class Pod:
     idle_granted: int = MAX_IDLE_A_POD
     idle_owed: int = 0
     idle_threshold: int = MAX_IDLE_A_POD
+    open_count: memoryview | list[int] = field(default_factory=lambda: [0])
     sockets: UpstreamSockets = field(init=False)
     _idle_asked: bool = False
 
     def __post_init__(self) -> None:
-        self.sockets = UpstreamSockets(self.node.entry, self.netns_fd)
+        self.sockets = UpstreamSockets(self.node.entry, self.netns_fd, self.node.standing)
 
     def set_idle_threshold(self) -> None:
         """After each grant. Half a batch before the end: the next one is there before the last token is used."""

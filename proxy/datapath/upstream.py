@@ -4,6 +4,7 @@ An `Upstream` is one address as one pod reaches it, with its idle connections an
 pods: an idle connection of one pod never carries another's request.
 """
 
+import errno
 import socket
 from typing import Final
 
@@ -28,9 +29,14 @@ MAX_IDLE_INBOUND: Final = 4
 still holds open: with fewer, 32 busy keep-alive connections of one client would close and open upstreams for ever."""
 
 
+SETTLED_S: Final = 0.2
+"""After which a connection that stays within the host has come about, even on a busy one."""
+
+
 class Upstream:
     """`peer` is who calls, `workload` who is called; `source` is the address to speak from (inbound: the client's
-    own) or None for the pod's. `active` counts requests and connections in flight.
+    own) or None for the pod's. `active` counts requests and connections in flight. `unproved`: what is sent there may
+    come back.
     """
 
     __slots__ = (
@@ -49,6 +55,7 @@ class Upstream:
         "retired",
         "service",
         "source",
+        "unproved",
         "workload",
     )
 
@@ -72,6 +79,7 @@ class Upstream:
         self.source = source
         self.active = 0
         self.callers = 0  # connections of inbound clients that have used it and are still open
+        self.unproved = pod.node.own_ends is not None
         self.retired = False  # policy names it no longer: nothing is kept idle
         self.idle: list[Stream] = []
         self.answered: dict[int, RequestSeries] = {}  # by status, of what the server answered itself
@@ -92,7 +100,25 @@ class Upstream:
             return stream
         stream = Stream(self.pod.node.reactor, self.pod.sockets.take(self.family, self.source), owner)
         stream.connect(self.address)
+        if self.unproved:
+            self._prove(stream)
         return stream
+
+    def _prove(self, stream: Stream) -> None:
+        """Of a sidecar's: until the first connection is known to end elsewhere. Raises OSError: it ends here."""
+        if self._is_led_back(stream):
+            stream.close(reset=True)
+            self.pod.node.count("headgate_self_calls", direction=self.direction.value)
+            raise OSError(errno.ELOOP, "it is led back to this sidecar, which the pod's rules do not know as the proxy")
+        self.pod.node.reactor.call_later(SETTLED_S, lambda: self._settle(stream))
+
+    def _settle(self, stream: Stream) -> None:
+        if stream.fd >= 0:
+            self.unproved = self._is_led_back(stream)
+
+    def _is_led_back(self, stream: Stream) -> bool:
+        own_ends = self.pod.node.own_ends
+        return own_ends is not None and own_ends.led_back(stream.sock, self.direction)
 
     def give_back(self, stream: Stream, now_s: float) -> None:
         """The stream finished a request and may carry another."""

@@ -6,11 +6,13 @@ pays it once for up to MAX_BATCH. What a tick finds unused is closed: a pod at r
 
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from proxy.api.constants import PROXY_MARK
-from proxy.datapath.netns import NetnsEntry
+from proxy.datapath.netns import Entry
+from proxy.datapath.standing import NODE, Standing
 
 MAX_BATCH: Final = 16
 """Measured: at 16 the entry is below 1 % of a connection's cost; more would only be closed unused."""
@@ -32,6 +34,8 @@ measured with 25,000 (net/ipv4/inet_hashtables.c, __inet_hash_connect, since Lin
 # Plain ints and the interpreter's own socket type: the socket module's enum members and its class, which is written in
 # Python, cost 3 µs a connection.
 _TYPE: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+_AF_INET: Final = int(socket.AF_INET)
+_AF_INET6: Final = int(socket.AF_INET6)
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
 _IPPROTO_IP: Final = int(socket.IPPROTO_IP)
 _IPPROTO_IPV6: Final = int(socket.IPPROTO_IPV6)
@@ -42,19 +46,26 @@ _TCP_NODELAY: Final = int(socket.TCP_NODELAY)
 class UpstreamSockets:
     """A pod's; `close_unused` every tick, and before the namespace is let go."""
 
-    __slots__ = ("_batch", "_entry", "_netns_fd", "_ready")
+    __slots__ = ("_batch", "_entry", "_netns_fd", "_prepare", "_ready", "_speak_from")
 
-    def __init__(self, entry: NetnsEntry, netns_fd: int) -> None:
+    def __init__(self, entry: Entry, netns_fd: int, standing: Standing = NODE) -> None:
         self._entry = entry
         self._netns_fd = netns_fd
         self._batch = 1
-        self._ready: dict[int, list[socket.SocketType]] = {int(socket.AF_INET): [], int(socket.AF_INET6): []}
+        self._ready: dict[int, list[socket.SocketType]] = {_AF_INET: [], _AF_INET6: []}
+        # Chosen here, not asked for each socket.
+        self._prepare: _Prepare = _prepare_marked if standing.marks else _prepare
+        self._speak_from: dict[int, _SpeakFrom] = {
+            _AF_INET: _way_to_speak(standing, ipv6=False),
+            _AF_INET6: _way_to_speak(standing, ipv6=True),
+        }
 
     def take(self, family: int, source: str | None) -> socket.SocketType:
-        """A marked, non-blocking TCP socket; `source` is an address to speak from that need not be the pod's
-        (transparent), its port left to the kernel until connect.
+        """A non-blocking TCP socket, marked where the proxy's standing has it so; `source` is an address to speak from,
+        which need not be the pod's where the standing is transparent, its port left to the kernel until connect.
 
-        Raises OSError: EMFILE (the worker's descriptors are used up), EPERM (CAP_NET_ADMIN or CAP_NET_RAW missing).
+        Raises OSError: EMFILE (the worker's descriptors are used up), EPERM (CAP_NET_ADMIN or CAP_NET_RAW missing),
+        EADDRNOTAVAIL (`source` is not the pod's, and the standing not transparent).
         """
         ready = self._ready[family]
         if not ready:
@@ -62,7 +73,7 @@ class UpstreamSockets:
         sock = ready.pop()
         if source is not None:
             try:
-                _speak_from(sock, family, source)
+                self._speak_from[family](sock, source)
             except OSError:
                 sock.close()
                 raise
@@ -87,7 +98,7 @@ class UpstreamSockets:
         self._batch = min(self._batch * 2, MAX_BATCH)
         try:
             for sock in made:
-                _prepare(sock)
+                self._prepare(sock)
         except OSError:
             for sock in made:
                 sock.close()
@@ -95,17 +106,48 @@ class UpstreamSockets:
         ready += made
 
 
-def _prepare(sock: socket.SocketType) -> None:
+_Prepare = Callable[[socket.SocketType], None]
+_SpeakFrom = Callable[[socket.SocketType, str], None]
+
+
+def _prepare_marked(sock: socket.SocketType) -> None:
     sock.setsockopt(_SOL_SOCKET, SO_MARK, PROXY_MARK)
     sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
     with suppress(OSError):  # before Linux 6.3: ENOPROTOOPT
         sock.setsockopt(_IPPROTO_IP, IP_LOCAL_PORT_RANGE, ANY_LOCAL_PORT)
 
 
-def _speak_from(sock: socket.SocketType, family: int, source: str) -> None:
-    if family == socket.AF_INET:
-        sock.setsockopt(_IPPROTO_IP, IP_TRANSPARENT, 1)
-    else:
-        sock.setsockopt(_IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+def _prepare(sock: socket.SocketType) -> None:
+    sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
+    with suppress(OSError):
+        sock.setsockopt(_IPPROTO_IP, IP_LOCAL_PORT_RANGE, ANY_LOCAL_PORT)
+
+
+def _speak_from_any4(sock: socket.SocketType, source: str) -> None:
+    sock.setsockopt(_IPPROTO_IP, IP_TRANSPARENT, 1)
     sock.setsockopt(_IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
     sock.bind((source, 0))
+
+
+def _speak_from_any6(sock: socket.SocketType, source: str) -> None:
+    sock.setsockopt(_IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    sock.setsockopt(_IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((source, 0))
+
+
+def _speak_from_own(sock: socket.SocketType, source: str) -> None:
+    sock.setsockopt(_IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((source, 0))
+
+
+def _speak_marked_from_any(sock: socket.SocketType, source: str) -> None:
+    sock.setsockopt(_SOL_SOCKET, SO_MARK, PROXY_MARK)
+    (_speak_from_any6 if ":" in source else _speak_from_any4)(sock, source)
+
+
+def _way_to_speak(standing: Standing, ipv6: bool) -> _SpeakFrom:
+    if not standing.transparent(ipv6):
+        return _speak_from_own
+    if not standing.marks:
+        return _speak_marked_from_any
+    return _speak_from_any6 if ipv6 else _speak_from_any4

@@ -15,23 +15,25 @@ from aiohttp import web
 
 from proxy.errors import CannotStart
 from proxy.exposition import CONTENT_TYPE
+from proxy.supervisor.cuts import Cuts, encode
 
 _SHUTDOWN_S: Final = 1.0
 """Time that requests in progress get when the proxy ends: longer than a scrape takes."""
 
 
-_Routes = dict[str, Callable[[web.Request], Awaitable[web.Response]]]
+_Routes = dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Who answers each path."""
+    """Who answers each path. `cuts` are told to whoever takes over."""
 
     metrics: Callable[[], Awaitable[bytes]]
     unready: Callable[[], list[str]]
     policy: Callable[[], dict[str, Any]]
     pods: Callable[[], list[dict[str, Any]]]
     drain: Callable[[], Awaitable[None]]
+    cuts: Cuts
 
 
 class AdminServers:
@@ -50,7 +52,8 @@ class AdminServers:
         """Raises CannotStart when a port or the admin socket is in use; what was opened is closed by `close`."""
         # First: whoever is told of another proxy must not read of a port.
         runner = await self._runner(
-            {"/policy": self._policy, "/pods": self._pods, "/metrics": self._metrics}, {"/drain": self._drain}
+            {"/policy": self._policy, "/pods": self._pods, "/metrics": self._metrics, "/cuts": self._cuts},
+            {"/drain": self._drain},
         )
         admin = _listen_unix(admin_socket)
         self._socket_path = admin_socket
@@ -121,6 +124,16 @@ class AdminServers:
         await self.release()
         return web.Response(text="draining\n")
 
+    async def _cuts(self, request: web.Request) -> web.StreamResponse:
+        """Lines, as connections are cut after the hand-over; its end is that of this proxy."""
+        answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        with self._questions.cuts.hear() as told:
+            await answer.prepare(request)
+            while (cut := await told.get()) is not None:
+                await answer.write(encode(cut))
+        await answer.write_eof()
+        return answer
+
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=await self._questions.metrics(), headers={"Content-Type": CONTENT_TYPE})
 
@@ -176,6 +189,8 @@ def _listen_unix(path: Path) -> socket.socket:
                 probe.connect(str(path))
             except ConnectionRefusedError:
                 path.unlink(missing_ok=True)
+            except PermissionError as error:
+                raise CannotStart(f"{path} is another user's: remove it, or choose another --run-dir") from error
             else:
                 raise CannotStart(
                     f"another proxy answers on {path}: take its place with --take-over, stop it, or choose another "

@@ -8,6 +8,7 @@ from enum import Enum
 
 from proxy.errors import printable
 from proxy.link import close_descriptors
+from proxy.supervisor.cuts import Cut, Why
 from proxy.supervisor.leases import Leases
 from proxy.supervisor.listeners import PodListeners
 from proxy.supervisor.placement import next_move, place
@@ -33,9 +34,6 @@ NetnsIdentity = tuple[int, int]
 PodKey = tuple[str, str]
 """Namespace and name, as policy objects name a pod."""
 
-CutReport = Callable[[PodKey, int], None]
-"""Told how many connections of a pod were cut."""
-
 
 class Stage(Enum):
     ASKED = "asked"
@@ -49,6 +47,7 @@ class Tenure:
 
     sequence: int
     shared: bool
+    count_slot: int
     stage: Stage = Stage.ASKED
 
 
@@ -87,16 +86,16 @@ class LeavingPod:
 
     identity: PodIdentity
     netns: NetnsIdentity
-    sequences: dict[int, int]
+    tenures: dict[int, Tenure]
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Handovers:
-    """Keeps each pod with the workers that are to serve it. `count_cut` hears of what workers had to cut."""
+    """Keeps each pod with the workers that are to serve it. `report_cut` hears of what workers had to cut."""
 
-    def __init__(self, workers: Callable[[], list[Worker]], count_cut: CutReport) -> None:
+    def __init__(self, workers: Callable[[], list[Worker]], report_cut: Callable[[Cut], None]) -> None:
         self._workers = workers
-        self._count_cut = count_cut
+        self._cut = report_cut
         self._leases = Leases(self._tell_lease)
         self._numbers: Mapping[PodKey, int] = {}
         self._sequence = 0
@@ -126,8 +125,7 @@ class Handovers:
         """Tell all workers that the pod leaves; with None they know already."""
         uid = pod.identity.uid
         self._leases.drop(uid)
-        sequences = {index: tenure.sequence for index, tenure in pod.tenures.items()}
-        leaving = LeavingPod(pod.identity, pod.netns, sequences)
+        leaving = LeavingPod(pod.identity, pod.netns, dict(pod.tenures))
         self.leaving.append(leaving)
         if drain_s is not None:
             self.hasten(leaving, drain_s)
@@ -135,7 +133,7 @@ class Handovers:
         return leaving
 
     def hasten(self, leaving: LeavingPod, drain_s: float) -> None:
-        for index in leaving.sequences:
+        for index in leaving.tenures:
             self._workers()[index].send(ForgetPod(leaving.identity.uid, drain_s))
 
     # ── What workers say ───────────────────────────────────────────────────────────────────────────────────────────
@@ -151,14 +149,15 @@ class Handovers:
         """`pod` is the one that is served under this uid now, if any: it may be another."""
         tenure = None if pod is None else pod.tenures.get(worker)
         if pod is not None and tenure is not None and tenure.sequence == message.sequence:
-            del pod.tenures[worker]
+            self._end_tenure(worker, pod.tenures)
             self._leases.let_go(message.uid, worker)
-            self._report_cut(pod.identity, message)
+            self._report_drained(pod.identity, message)
             return
         for leaving in self.leaving:
-            if leaving.identity.uid == message.uid and leaving.sequences.get(worker) == message.sequence:
-                del leaving.sequences[worker]
-                self._report_cut(leaving.identity, message)
+            tenure = leaving.tenures.get(worker)
+            if leaving.identity.uid == message.uid and tenure is not None and tenure.sequence == message.sequence:
+                self._end_tenure(worker, leaving.tenures)
+                self._report_drained(leaving.identity, message)
                 self._end_if_gone(leaving)
                 return
 
@@ -172,10 +171,12 @@ class Handovers:
     def note_end(self, worker: int, pods: list[ServedPod]) -> None:
         """The process is gone, and what it held: its pods move on at once."""
         for leaving in tuple(self.leaving):
-            leaving.sequences.pop(worker, None)
+            if (tenure := leaving.tenures.pop(worker, None)) is not None:
+                self._report_lost(leaving.identity, worker, tenure)
             self._end_if_gone(leaving)
         for pod in pods:
-            if pod.tenures.pop(worker, None) is not None:
+            if (tenure := pod.tenures.pop(worker, None)) is not None:
+                self._report_lost(pod.identity, worker, tenure)
                 self._leases.let_go(pod.identity.uid, worker)
                 if not pod.workers:
                     pod.served.clear()
@@ -192,28 +193,48 @@ class Handovers:
 
     def _hand_over(self, pod: ServedPod, index: int, shared: bool) -> None:
         worker = self._workers()[index]
-        if worker.pid is None:
+        if worker.pid is None or worker.open_counts is None:
             return  # told when it starts
         earlier = pod.tenures.get(index)
         serves = earlier is not None and earlier.stage is Stage.SERVING
         self._sequence += 1
-        pod.tenures[index] = Tenure(self._sequence, shared, Stage.SERVING if serves else Stage.ASKED)
+        slot = worker.open_counts.take() if earlier is None else earlier.count_slot
+        pod.tenures[index] = Tenure(self._sequence, shared, slot, Stage.SERVING if serves else Stage.ASKED)
         tokens = 0 if serves else self._leases.open(pod.identity.uid, index)
-        message = ServePod(pod.identity, pod.listeners.kinds, self._sequence, shared, tokens)
+        message = ServePod(pod.identity, pod.listeners.kinds, self._sequence, shared, tokens, slot)
         worker.send(message, [pod.netns_fd, *(listener.fileno() for listener in pod.listeners.sockets)])
 
     def _tell_lease(self, index: int, message: GrantLease | RecallLease) -> None:
         self._workers()[index].send(message)
 
     def _end_if_gone(self, leaving: LeavingPod) -> None:
-        if not leaving.sequences and leaving in self.leaving:
+        if not leaving.tenures and leaving in self.leaving:
             self.leaving.remove(leaving)
             leaving.gone.set()
 
-    def _report_cut(self, identity: PodIdentity, message: PodForgotten) -> None:
+    def _end_tenure(self, worker: int, tenures: dict[int, Tenure]) -> None:
+        counts = self._workers()[worker].open_counts
+        if counts is not None:
+            counts.free(tenures[worker].count_slot)
+        del tenures[worker]
+
+    def _report_lost(self, identity: PodIdentity, worker: int, tenure: Tenure) -> None:
+        counts = self._workers()[worker].open_counts
+        number = 0 if counts is None else counts.number(tenure.count_slot)
+        if not number:
+            return
+        self._cut(Cut(identity.namespace, identity.name, Why.WORKER_ENDED, number))
+        _log.warning(
+            "pod %s: %d connections cut by the end of worker %d",
+            printable(f"{identity.namespace}/{identity.name}"),
+            number,
+            worker,
+        )
+
+    def _report_drained(self, identity: PodIdentity, message: PodForgotten) -> None:
         if not message.cut:
             return
-        self._count_cut((identity.namespace, identity.name), len(message.cut))
+        self._cut(Cut(identity.namespace, identity.name, Why.DRAIN_OVER, len(message.cut)))
         oldest = max(message.cut, key=lambda cut: cut.age_s)
         _log.warning(
             "pod %s: %d connections cut when its drain was over; the oldest, %s %s, was %.0f s old",

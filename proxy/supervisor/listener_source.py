@@ -4,10 +4,10 @@ import asyncio
 import logging
 import socket
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.api import stream, zds
-from proxy.datapath.netns import NetnsEntry
+from proxy.datapath.netns import Entry
 from proxy.errors import printable
 from proxy.supervisor.fd_store import FdStore
 from proxy.supervisor.listeners import Inherited, PodListeners, PortTaken, cookie_of, open_listeners, recognise
@@ -24,10 +24,25 @@ FORMER_WORKERS_S: Final = 0.25
 ASK_AGAIN_S: Final = 0.05
 
 
+class Listeners(Protocol):
+    """Whence Pods has a pod's listeners."""
+
+    async def obtain(self, uid: str, netns_fd: int) -> PodListeners:
+        """All of them, now the caller's. Raises PortTaken, CannotServe, and OSError when the namespace cannot be
+        entered."""
+        ...
+
+    def release(self, uid: str) -> None:
+        """The pod is gone."""
+
+    def abandon(self, uid: str) -> None:
+        """Not served by this proxy after all."""
+
+
 class ListenerSource:
     """Gives a pod's listeners, and has the agent keep them."""
 
-    def __init__(self, entry: NetnsEntry, store: FdStore) -> None:
+    def __init__(self, entry: Entry, store: FdStore) -> None:
         self._entry = entry
         self._store = store
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from proxy.api.constants import INBOUND_PORT, OUTBOUND_PORT, PROXY_MARK
-from proxy.datapath.netns import NetnsEntry, netns_cookie
+from proxy.datapath.netns import Entry, netns_cookie
 from proxy.errors import CannotServe, printable
 from proxy.model.direction import Direction
 from proxy.workerlink import ListenerKind
@@ -62,14 +62,19 @@ _NONE: Final[Inherited] = MappingProxyType({})
 
 
 def open_listeners(
-    entry: NetnsEntry, netns_fd: int, inherited: Inherited = _NONE, *, name_takers: bool = True
+    entry: Entry,
+    netns_fd: int,
+    inherited: Inherited = _NONE,
+    *,
+    name_takers: bool = True,
+    marks: bool = True,
 ) -> PodListeners:
     """Bind and listen on both ports, IPv4 and (where the kernel has it) IPv6; all or nothing.
 
     Those that are `inherited` are taken over as they are: all end up in the result, or are closed. REDIRECT leads to
     the loopback address in OUTPUT and to the interface's own in PREROUTING, hence the wildcard. Synchronous, some
     100 µs. Raises PortTaken, or CannotServe. Who has taken a port is told with `name_takers`: the connections of the
-    whole machine are gone through for it.
+    whole machine are gone through for it. With `marks` they carry PROXY_MARK, which needs CAP_NET_ADMIN.
     """
     opened: list[tuple[ListenerKind, socket.socket]] = list(inherited.items())
     try:
@@ -77,7 +82,7 @@ def open_listeners(
             for direction, port in PORTS:
                 for family in (4, 6):
                     kind = ListenerKind(direction, family)
-                    if kind not in inherited and (listener := _listen(family, port, name_takers)) is not None:
+                    if kind not in inherited and (listener := _listen(kind, port, name_takers, marks)) is not None:
                         opened.append((kind, listener))
     except PortTaken:
         _close_all(opened)
@@ -90,7 +95,7 @@ def open_listeners(
     return PodListeners(tuple(kind for kind, _ in opened), tuple(sock for _, sock in opened), cookie)
 
 
-def cookie_of(entry: NetnsEntry, netns_fd: int) -> int:
+def cookie_of(entry: Entry, netns_fd: int) -> int:
     """SO_NETNS_COOKIE of the namespace. Raises OSError when it cannot be entered."""
     with entry.enter(netns_fd), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         return netns_cookie(sock)
@@ -139,9 +144,10 @@ def _close_all(opened: list[tuple[ListenerKind, socket.socket]]) -> None:
         listener.close()
 
 
-def _listen(family: int, port: int, name_takers: bool) -> socket.socket | None:
+def _listen(kind: ListenerKind, port: int, name_takers: bool, marks: bool) -> socket.socket | None:
     """None when the kernel has no IPv6 at all. A namespace whose IPv6 is only switched off gets its listener: it may be
     switched on later, and the rules cover both families from the start."""
+    family = kind.family
     try:
         listener = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_STREAM)
     except OSError as error:
@@ -149,7 +155,7 @@ def _listen(family: int, port: int, name_takers: bool) -> socket.socket | None:
             return None
         raise
     try:
-        _prepare(listener, family)
+        _prepare(listener, family, marks)
         listener.bind(("0.0.0.0" if family == 4 else "::", port))  # noqa: S104 - see open_listeners
         listener.listen(BACKLOG)
     except OSError as error:
@@ -163,13 +169,14 @@ def _listen(family: int, port: int, name_takers: bool) -> socket.socket | None:
     return listener
 
 
-def _prepare(listener: socket.socket, family: int) -> None:
+def _prepare(listener: socket.socket, family: int, marks: bool) -> None:
     """Options that accepted sockets inherit: set here once, they cost nothing a connection."""
     listener.setblocking(False)
     # Connections of a former proxy in TIME_WAIT must not hold the port. Never SO_REUSEPORT: it would hide a listener
     # of the application, and a worker that dies would reset its share of the queue.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, PROXY_MARK)
+    if marks:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, PROXY_MARK)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if family == 6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.datapath.netns import CLONE_NEWNET, NetnsEntry
+from proxy.datapath.netns import CLONE_NEWNET, Entry, OwnNetns
 from proxy.errors import CannotServe, printable
 from proxy.link import close_descriptors
-from proxy.supervisor.handovers import CutReport, Handovers, NetnsIdentity, PodKey, ServedPod, Stage
-from proxy.supervisor.listener_source import ListenerSource
+from proxy.supervisor.cuts import Cut
+from proxy.supervisor.handovers import Handovers, NetnsIdentity, PodKey, ServedPod, Stage
+from proxy.supervisor.listener_source import Listeners
 from proxy.supervisor.listeners import PodListeners, PortTaken, name_holders, port_taken_message
 from proxy.supervisor.workers import Worker
 from proxy.workerlink import AskLease, PodForgotten, PodIdentity, PodServed, ReturnLease
@@ -68,21 +69,27 @@ def netns_identity(netns_fd: int) -> NetnsIdentity:
 
 
 class Pods:
-    """Every pod that the agent announced. One caller at a time: ZDS answers requests in order."""
+    """Every pod that the agent announced. One caller at a time: ZDS answers requests in order.
+
+    `on_stopped` is called when one is served no more.
+    """
 
     def __init__(
         self,
-        entry: NetnsEntry,
+        entry: Entry,
         workers: Callable[[], list[Worker]],
         drain_s: float,
-        source: ListenerSource,
-        count_cut: CutReport = lambda pod, number: None,
+        source: Listeners,
+        report_cut: Callable[[Cut], None] = lambda cut: None,
+        on_stopped: Callable[[], None] = lambda: None,
     ) -> None:
         own = os.fstat(entry.fileno())
         self._own_netns = (own.st_dev, own.st_ino)
-        self._handovers = Handovers(workers, count_cut)
+        self._serves_own = isinstance(entry, OwnNetns)
+        self._handovers = Handovers(workers, report_cut)
         self._source = source
         self._drain_s = drain_s
+        self._on_stopped = on_stopped
         self._served: dict[str, ServedPod] = {}
         self._pending: dict[str, PendingPod] = {}
         self._drains = False
@@ -119,7 +126,7 @@ class Pods:
                 return
             if known is not None:
                 await self.forget(pod.uid, self._drain_s)
-            if netns == self._own_netns:
+            if netns == self._own_netns and not self._serves_own:
                 raise CannotServe(
                     f"pod {pod}: the namespace announced is the proxy's own, not a pod's: check the agent"
                 )
@@ -187,6 +194,7 @@ class Pods:
             leaving.append(self._handovers.leave(pod, drain_s))
             pod.close()
             self.stopped += 1
+            self._on_stopped()
             _log.info("pod %s is no longer served", printable(f"{pod.identity.namespace}/{pod.identity.name}"))
         self._source.release(uid)
         if drain_s <= 0:

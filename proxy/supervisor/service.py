@@ -5,30 +5,30 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from proxy.api.constants import FDS_SOCKET, OBJECTS_SOCKET, PROXY_ADMIN_SOCKET, ZDS_SOCKET
-from proxy.datapath.netns import NetnsEntry
+from proxy.api.constants import PROXY_ADMIN_SOCKET
 from proxy.errors import CannotStart, printable
 from proxy.metrics import MetricsPage, Owner, ProxyStatus
 from proxy.model.snapshot import PolicySnapshot
 from proxy.model.workload import UNKNOWN
 from proxy.settings import ProxySettings
 from proxy.supervisor.admin import AdminServers, Questions
-from proxy.supervisor.agent_link import ProofReporter, ZdsClient
 from proxy.supervisor.answers import pending_answer, rejection_answer, served_answer
-from proxy.supervisor.fd_store import FdStore
-from proxy.supervisor.listener_source import ListenerSource
+from proxy.supervisor.cuts import Cut, Cuts
+from proxy.supervisor.former import FormerProxy
 from proxy.supervisor.node_policy import NodePolicy
-from proxy.supervisor.orphans import OrphanWatch
 from proxy.supervisor.pods import Pods
 from proxy.supervisor.pulse import PING_EVERY_S
+from proxy.supervisor.readiness import Readiness
+from proxy.supervisor.surroundings import Parts, Surroundings
 from proxy.supervisor.take_over import ask_to_drain, bind_when_free, lives, until_all_are_served
+from proxy.supervisor.with_agent import WithAgent
 from proxy.supervisor.workers import WORKER_COMMAND, Worker, raise_descriptor_limit
-from proxy.telemetry.series import CounterKey, TelemetryDelta
+from proxy.telemetry.series import TelemetryDelta
 from proxy.workerlink import (
     AskLease,
     FromWorker,
@@ -44,13 +44,10 @@ from proxy.workerlink import (
 
 _log = logging.getLogger(__name__)
 
-_Parts = tuple[Callable[[], Coroutine[Any, Any, None]], ...]
-
 REPORT_TIMEOUT_S: Final = 0.25
 """A worker answers between two rounds of its reactor. What comes later is summed all the same, for the next scrape."""
 REPORT_INTERVAL_S: Final = 5.0
 """Bounds what a worker's death can take from the counters where nobody scrapes."""
-SETNS_REMEDY: Final = "run the proxy as root with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_NET_RAW"
 
 
 def run(settings: ProxySettings) -> None:
@@ -59,7 +56,11 @@ def run(settings: ProxySettings) -> None:
 
 
 async def _run(settings: ProxySettings) -> None:
-    supervisor = Supervisor(settings)
+    await serve_until_told(Supervisor(settings))
+
+
+async def serve_until_told(supervisor: "Supervisor") -> None:
+    """Until SIGTERM or SIGINT. Raises as Supervisor.serve."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -75,42 +76,59 @@ def _on_stop_signal(stop: asyncio.Event, supervisor: "Supervisor") -> None:
 
 
 class Supervisor:
-    """`worker_command` is another program only in tests of the supervisor itself."""
+    """`worker_command` is another program only in tests of the supervisor itself. `surroundings`, of which it takes
+    possession, are an agent's unless others are given. Raises CannotStart.
+    """
 
-    def __init__(self, settings: ProxySettings, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
+    def __init__(
+        self,
+        settings: ProxySettings,
+        worker_command: Sequence[str] = WORKER_COMMAND,
+        surroundings: Surroundings | None = None,
+    ) -> None:
         self._settings = settings
-        try:
-            self._entry = NetnsEntry()
-            with self._entry.enter(self._entry.fileno()):
-                pass
-        except OSError as error:
-            raise CannotStart(f"network namespaces cannot be entered: {error.strerror}; {SETNS_REMEDY}") from error
+        self.surroundings = surroundings = surroundings or WithAgent(settings.run_dir)
+        command = (*worker_command, *surroundings.worker_options)
         self.workers = [
-            Worker(index, self._worker_started, self._worker_said, worker_command, self._worker_ended)
+            Worker(index, self._worker_started, self._worker_said, command, self._worker_ended)
             for index in range(settings.workers)
         ]
-        self.store = FdStore(settings.run_dir / FDS_SOCKET, self._store_reached)
-        source = ListenerSource(self._entry, self.store)
-        self.pods = Pods(self._entry, lambda: self.workers, settings.drain_s, source, self._count_cut)
+        self._cuts = Cuts(self._count_cut)
+        self.pods = Pods(
+            surroundings.entry,
+            lambda: self.workers,
+            settings.drain_s,
+            surroundings.source,
+            self._cuts.report,
+            self._pod_stopped,
+        )
         # One thread each: the metrics page asks that nobody else folds meanwhile, and a slow compile must not delay it.
         self._metrics_thread = ThreadPoolExecutor(1, "metrics")
-        self.policy = NodePolicy(settings.config_dir, lambda: self.zds.connected, self._policy_compiled)
-        self.zds = ZdsClient(settings.run_dir / ZDS_SOCKET, self.pods, self._agent_changed)
-        self._orphans = OrphanWatch(lambda: self.pods.held, self.pods.forget_ended)
-        self._proofs = ProofReporter(settings.run_dir / OBJECTS_SOCKET, self.policy.objects)
+        self.policy = NodePolicy(settings.config_dir, lambda: surroundings.connected, self._policy_compiled)
         self._page = MetricsPage(_version())
         self._reports: dict[tuple[int, int], asyncio.Future[None]] = {}
         self._next_report = 0
         self._stop = asyncio.Event()
-        self._stopping = False
         self._accepts_no_more = asyncio.Event()
-        self._could_serve = asyncio.Event()
         self._admin_socket = settings.run_dir / PROXY_ADMIN_SOCKET
-        self._takes_over = settings.take_over and lives(self._admin_socket)
-        self._said_ready = False
-        self._was_fit = False
+        self.readiness = Readiness(
+            lambda: surroundings.missing,
+            self.policy,
+            self.pods,
+            self.workers,
+            predecessor=self._admin_socket if settings.take_over and lives(self._admin_socket) else None,
+        )
+        self._former = FormerProxy(self._admin_socket, self._cuts.report)
+        surroundings.attend(self.pods, self.policy, self.readiness.note)
         self.admin = AdminServers(
-            Questions(self._metrics, self.unready, self._policy_answer, self._pods_answer, self._hand_over)
+            Questions(
+                self._metrics,
+                self.readiness.unready,
+                self._policy_answer,
+                self._pods_answer,
+                self._hand_over,
+                self._cuts,
+            )
         )
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -118,26 +136,26 @@ class Supervisor:
         self._stop = stop
         try:
             raise_descriptor_limit()
-            if not self._takes_over:
+            if self.readiness.predecessor is None:
                 await self._open_ports()
             for worker in self.workers:
                 _start_worker(worker)
             await self._serve_until()
         finally:
-            if not self._stopping:
+            if not self.readiness.ending:
                 await self._drain()
+            await self._former.close()
+            self._cuts.end()
             await self.admin.close()
-            self.store.close()
             self.policy.close()
             self._metrics_thread.shutdown(cancel_futures=True)
-            self._entry.close()
+            self.surroundings.close()
 
     async def _serve_until(self) -> None:
-        # A pod that ends during the drain must be let go of as fast as ever: whoever tells of that stays to the end.
-        to_the_end: _Parts = (self.zds.run, self._orphans.run, self.store.run)
-        until_then: _Parts = (
+        to_the_end = self.surroundings.to_the_end
+        until_then: Parts = (
             self.policy.run,
-            self._proofs.run,
+            *self.surroundings.until_then,
             self._collect,
             self._watch_workers,
             self._take_over,
@@ -159,14 +177,16 @@ class Supervisor:
 
     async def _drain(self) -> None:
         """First no new connection at all, so that a successor may take the ports; then the old ones end in peace."""
-        self._stopping = True
-        self.zds.leave()
-        self.store.leave()
+        self.readiness.ending = True
+        self.surroundings.leave()
         self.pods.begin_drain()
         workers = [asyncio.ensure_future(worker.stop(self._settings.drain_s)) for worker in self.workers]
         await asyncio.sleep(0)  # each worker is told
         self._accepts_no_more.set()
         await asyncio.gather(*workers)
+        if self._cuts.heard:
+            # A third proxy took over before the first one has ended: it can hear of that one's cuts from here only.
+            await self._former.ended(self._settings.drain_s)
 
     # ── Taking over, and being taken over ──────────────────────────────────────────────────────────────────────────
 
@@ -176,26 +196,26 @@ class Supervisor:
 
     async def _take_over(self) -> None:
         """As soon as this proxy could take the traffic: the old one accepts no more, and its ports are ours."""
-        if not self._takes_over:
+        if self.readiness.predecessor is None:
             return
         _log.info("taking over from the proxy on %s as soon as this one could be ready", self._admin_socket)
-        while self._unfit():
-            self._could_serve.clear()
-            await self._could_serve.wait()
+        await self.readiness.until_fit()
         await until_all_are_served(
             self._admin_socket,
             lambda: frozenset(pod.identity.uid for pod in self.pods.served if pod.served.is_set()),
             lambda: "; ".join(printable(pod.reason) for pod in self.pods.pending[:3]),
         )
+        await self._former.hear()
         await ask_to_drain(self._admin_socket)
         await bind_when_free(self._open_ports, self.admin.close)
-        self._takes_over = False
+        self.readiness.predecessor = None
         _log.info("took over; the former proxy ends by itself")
-        self._note_change()
+        self.readiness.note()
 
     async def _hand_over(self) -> None:
         """POST /drain: returns when nothing is accepted here any more."""
         _log.info("another proxy takes over")
+        self._cuts.hand_over()
         self._stop.set()
         await self._accepts_no_more.wait()
 
@@ -212,13 +232,13 @@ class Supervisor:
     def _worker_ended(self, worker: Worker) -> None:
         self.policy.feed.ended(worker)
         self.pods.worker_ended(worker.index)
-        self._note_change()
+        self.readiness.note()
 
     def _worker_said(self, worker: Worker, message: FromWorker) -> None:
         match message:
             case PodServed():
                 self.pods.note_served(worker.index, message)
-                self._orphans.pod_came()
+                self.surroundings.pod_came()
             case PodForgotten():
                 self.pods.note_forgotten(worker.index, message)
             case AskLease() | ReturnLease():
@@ -229,9 +249,9 @@ class Supervisor:
                 if not worker.usable:
                     worker.usable = True
                     self.pods.settle()
-                self._note_change()
+                self.readiness.note()
             case ProofSeen():
-                self._proofs.report(message)
+                self.surroundings.note_proof(message)
             case TelemetryReport(request_id, delta):
                 self._page.add(delta)
                 answered = self._reports.pop((worker.index, request_id), None)
@@ -247,56 +267,15 @@ class Supervisor:
             for worker in self.workers:
                 worker.beat(loop.time())
 
-    def _count_cut(self, pod: tuple[str, str], number: int) -> None:
-        key = CounterKey("headgate_connections_cut", ("namespace", "pod"), pod)
-        self._page.add(TelemetryDelta(counters=((key, number),)))
+    def _count_cut(self, cut: Cut) -> None:
+        self._page.add(TelemetryDelta(counters=((cut.key, cut.number),)))
 
     def _policy_compiled(self, policy: PolicySnapshot) -> None:
-        self.pods.share_among(policy.hot_pods)
+        self.pods.share_among(self.surroundings.shares(policy.hot_pods))
+        self.readiness.note()
 
-    # ── Readiness ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def unready(self) -> list[str]:
-        """What is missing before traffic may be led here; empty when ready."""
-        missing = self._unfit()
-        if self._takes_over:
-            missing.append(f"the proxy on {self._admin_socket} has not handed over yet")
-        return missing
-
-    def _unfit(self) -> list[str]:
-        """What is missing before this proxy could serve."""
-        missing = []
-        if self._stopping:
-            missing.append("the proxy is ending")
-        if not self.zds.snapshot_complete:
-            missing.append(f"no complete snapshot from the agent on {self._settings.run_dir / ZDS_SOCKET} yet")
-        # Later pods come one by one, and only their own connections wait for their object.
-        missing += self.policy.missing(() if self._was_fit else (pod.identity for pod in self.pods.served))
-        # A worker that is being replaced has no pods: it takes them back when it can serve them.
-        placed = [worker for worker in self.workers if worker.usable] or self.workers
-        late = [str(worker.index) for worker in placed if worker.policy_in_force is None]
-        if late:
-            missing.append(f"no policy in force in worker {', '.join(late)} yet")
-        return missing
-
-    def _store_reached(self) -> None:
-        """A new agent shows itself: it wants to know at once who serves."""
-        self.zds.retry_now()
-        self._proofs.retry_now()
-
-    def _agent_changed(self) -> None:
-        if self.zds.connected:
-            self._proofs.retry_now()
-        self._note_change()
-
-    def _note_change(self) -> None:
-        if not self._unfit():
-            self._was_fit = True
-            self._could_serve.set()
-        ready = not self.unready()
-        if ready != self._said_ready:
-            _log.info("ready" if ready else "no longer ready")
-            self._said_ready = ready
+    def _pod_stopped(self) -> None:
+        self.readiness.note()
 
     # ── Answers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -338,7 +317,7 @@ class Supervisor:
             pods_stopped=self.pods.stopped,
             workers=sum(worker.pid is not None for worker in self.workers),
             worker_restarts=tuple(sum((worker.restarts for worker in self.workers), Counter()).items()),
-            agent_connected=self.zds.connected,
+            agent_connected=self.surroundings.connected,
             generation=policy.generation if policy else 0,
             rejections=policy.rejections if policy else (),
         )

@@ -17,7 +17,8 @@ from typing import Final
 
 from proxy.link import Link, LinkClosed, close_descriptors, link_pair
 from proxy.supervisor.pulse import Pulse, Verdict
-from proxy.workerlink import FromWorker, Ping, Pong, Stop, ToWorker
+from proxy.telemetry.open_counts import OpenCounts, make_shared
+from proxy.workerlink import FromWorker, Ping, Pong, ShareCounts, Stop, ToWorker
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Worker:
     `on_start` sends what a new process must know (it may call `send`), `on_message` takes what it says, `on_end` hears
     that a process ended; descriptors that come with a message are closed: a worker has none to give.
 
+    `open_counts` is the running process's; `on_end` may still read it.
+
     `usable` tells whether pods may be placed here: from the start, and after a restart when the owner says so.
     `restarts` counts by reason: died, or a Verdict's value.
     """
@@ -69,6 +72,7 @@ class Worker:
         self.restarts: Counter[str] = Counter()
         self.usable = False
         self.policy_in_force: int | None = None
+        self.open_counts: OpenCounts | None = None
         self._on_start = on_start
         self._on_message = on_message
         self._on_end = on_end
@@ -91,6 +95,15 @@ class Worker:
     def start(self) -> None:
         """Raises OSError when the process cannot be made."""
         self._started_s = time.monotonic()
+        shared = make_shared()
+        try:
+            self._start(OpenCounts(shared), shared)
+        finally:
+            os.close(shared)
+        _log.info("worker %d started, pid %d", self.index, self.pid or 0)
+        self._on_start(self)
+
+    def _start(self, counts: OpenCounts, shared: int) -> None:
         link, theirs = link_pair()
         try:
             self._process = subprocess.Popen(
@@ -109,12 +122,12 @@ class Worker:
         self._given_up = None
         self.usable = not self.restarts
         self._link = link
+        self.open_counts = counts
         self._pidfd = os.pidfd_open(self._process.pid)
         loop = asyncio.get_running_loop()
         loop.add_reader(link, self._readable)
         loop.add_reader(self._pidfd, self._process_ended)
-        _log.info("worker %d started, pid %d", self.index, self._process.pid)
-        self._on_start(self)
+        self.send(ShareCounts(), (shared,))
 
     def send(self, message: ToWorker, fds: Sequence[int] = ()) -> None:
         """To the running process, in order. Without one nothing is lost: `on_start` tells the next one everything."""
@@ -217,6 +230,7 @@ class Worker:
         self.policy_in_force = None
         self.usable = False
         self._on_end(self)
+        self.open_counts = None
         if self._stopping:
             self._ended.set()
             return

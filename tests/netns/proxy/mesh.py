@@ -22,7 +22,7 @@ from agent.kernel import iproute, nft
 from agent.lab import namespaces, topology
 from agent.lab.namespaces import Netns
 from agent.lab.spec import PodSpec, address4, address6
-from agent.plan.build import PlanSettings, build_plan
+from agent.plan import PlanSettings, build_plan
 from agent.plan.render.nft import install_script
 from agent.pods import PodRef
 from proxy.datapath.netns import NetnsEntry
@@ -35,6 +35,7 @@ from proxy.policy.lease import MAX_IDLE_A_POD
 from proxy.policy.refs import RefTable
 from proxy.supervisor.listeners import PodListeners, open_listeners
 from proxy.supervisor.policy_feed import delta_from
+from proxy.telemetry.open_counts import NOT_COUNTED
 from proxy.telemetry.series import TelemetryDelta
 from proxy.workerlink import (
     ForgetPod,
@@ -207,12 +208,20 @@ class Mesh:
             except LinkClosed:
                 raise AssertionError(f"the worker ended\n{self.errors()}") from None
 
-    def serve(self, pod: str, sequence: int = 0, *, shared: bool = False, idle_tokens: int = MAX_IDLE_A_POD) -> None:
+    def serve(
+        self,
+        pod: str,
+        sequence: int = 0,
+        *,
+        shared: bool = False,
+        idle_tokens: int = MAX_IDLE_A_POD,
+        count_slot: int = NOT_COUNTED,
+    ) -> None:
         listeners = self._listeners[pod]
         with self._pods[pod].path.open("rb") as netns_file:
             descriptors = [netns_file.fileno(), *(sock.fileno() for sock in listeners.sockets)]
             identity = PodIdentity(pod, "default", pod, "default", listeners.netns_cookie)
-            self.tell(ServePod(identity, listeners.kinds, sequence, shared, idle_tokens), descriptors)
+            self.tell(ServePod(identity, listeners.kinds, sequence, shared, idle_tokens, count_slot), descriptors)
         assert self.expect(PodServed) == PodServed(pod, sequence)
 
     def forget(self, pod: str, drain_s: float) -> None:

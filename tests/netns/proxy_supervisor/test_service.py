@@ -18,7 +18,7 @@ from proxy.supervisor import workers as workers_module
 from proxy.supervisor.service import Supervisor
 from tests.netns.proxy_supervisor.conftest import running, until
 from tests.netns.proxy_supervisor.test_pods import ask_listener, in_thread, refuses
-from tests.unit.proxy_supervisor.fake_worker import NONCE
+from tests.unit.proxy_supervisor.fake_worker import HELD, NONCE
 
 MakeNetns = Callable[[], Netns]
 
@@ -167,6 +167,30 @@ def test_counters_do_not_fall_when_a_worker_dies(tmp_path: Path) -> None:
 
     async def _at_least(wanted: float, value: Callable[[], object]) -> bool:
         return await value() >= wanted  # type: ignore[misc,no-any-return]
+
+    asyncio.run(scenario())
+
+
+def test_what_a_worker_held_when_it_was_killed_is_counted_as_cut_and_its_successor_begins_at_none(
+    tmp_path: Path, make_netns: MakeNetns
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, f"holding:{os.devnull}") as proxy:
+            await proxy.agent.connect()
+            for uid in ("uid-1", "uid-2"):
+                assert await proxy.agent.add(uid, make_netns().path) == ""
+            worker = proxy.supervisor.workers[0]
+
+            def served() -> list[str]:
+                return [pod.identity.uid for pod in proxy.supervisor.pods.served if pod.served.is_set()]
+
+            for deaths in (1, 2):
+                worker.kill()
+                await until("the next one", lambda: len(served()) == 2 and worker.restarts.total() == deaths)  # noqa: B023
+                page = (await proxy.get("/metrics"))[1]
+                for uid in ("uid-1", "uid-2"):
+                    labels = f'namespace="shop",pod="{uid}",reason="worker_ended"'
+                    assert f"headgate_connections_cut_total{{{labels}}} {deaths * HELD}\n" in page
 
     asyncio.run(scenario())
 

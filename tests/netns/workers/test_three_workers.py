@@ -65,6 +65,27 @@ def test_a_killed_worker_s_pod_is_served_by_another_and_goes_home_without_a_cut(
     assert workers.metric('headgate_worker_restarts_total{reason="died"}') >= 1
 
 
+def test_connections_that_end_with_a_killed_worker_are_counted_to_the_last_one(
+    workers: Workers, connect: Callable[[], Wire]
+) -> None:
+    cut = 'headgate_connections_cut_total{namespace="default",pod="client",reason="worker_ended"}'
+    home = home_of_client(workers)
+    workers.lab.wait("what other tests left behind to end", lambda: owned(workers)[home] == 0)
+    before = workers.metric(cut)
+    living = [connect() for _ in range(7)]
+    assert all(served(wire) for wire in living)
+    for _ in range(5):
+        gone = connect()
+        assert served(gone)
+        gone.close()
+    workers.lab.wait("those to end", lambda: owned(workers)[home] == len(living))
+    victim = workers.send(home, signal.SIGKILL)
+    assert all(ended(wire) for wire in living)
+    workers.replaced(home, victim)
+    assert workers.metric(cut) == before + len(living)
+    assert f"pod default/client: {len(living)} connections cut by the end of worker {home}" in workers.lab.log("proxy")
+
+
 def test_what_waits_in_the_queue_of_a_killed_worker_is_served_by_another(
     workers: Workers, connect: Callable[[], Wire]
 ) -> None:
@@ -207,7 +228,7 @@ def test_a_pod_that_leaves_is_let_go_by_every_worker_that_held_a_connection_of_i
         lab.set_label("client", "headgate.io/mesh", "disabled")
         lab.wait("the pod to be left", lambda: "client" not in [one["name"] for one in lab.proxy_get("/pods")])
         assert all(ended(wire) for wire in (*wires, relayed))
-        cut = 'headgate_connections_cut_total{namespace="default",pod="client"}'
+        cut = 'headgate_connections_cut_total{namespace="default",pod="client",reason="drain_over"}'
         lab.wait("the cut to be counted", lambda: workers.metric(cut) == 1)
         lab.wait(
             "no netns held", lambda: not any(holds_netns(pid, lab.pod("client").netns_path) for pid in lab.workers())

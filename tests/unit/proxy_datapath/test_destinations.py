@@ -1,6 +1,5 @@
 """What is remembered of a destination, and what a new policy generation renews."""
 
-import random
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
@@ -11,12 +10,10 @@ from proxy.datapath.destinations import (
     MAX_CLIENTS_REMEMBERED,
     MAX_REMEMBERED,
     Destination,
-    Pool,
     destination_of,
     forget_unused,
 )
 from proxy.datapath.pod import Pod
-from proxy.datapath.upstream import Upstream
 from proxy.model.address import SocketAddress
 from proxy.model.direction import Direction
 from proxy.model.routing import (
@@ -69,10 +66,11 @@ def test_a_destination_is_looked_up_once_for_each_generation(pod: Pod) -> None:
 
 
 def test_upstreams_of_endpoints_that_stay_are_kept_and_the_others_retired(pod: Pod) -> None:
-    before = outbound(pod, policy("10.77.0.3", "10.77.0.4")).opaque.upstreams
-    after = outbound(pod, policy("10.77.0.4", "10.77.0.5")).opaque.upstreams
-    assert after[0] is before[1]
-    assert before[0].retired and not before[1].retired
+    before = outbound(pod, policy("10.77.0.3", "10.77.0.4")).opaque
+    goes, stays = before.at(0), before.at(1)
+    after = outbound(pod, policy("10.77.0.4", "10.77.0.5")).opaque
+    assert after.at(0) is stays
+    assert goes.retired and not stays.retired
 
 
 def test_a_split_goes_on_where_it_was_only_while_its_policy_stays(pod: Pod) -> None:
@@ -98,7 +96,8 @@ def test_a_declared_protocol_wins_over_the_port_number(pod: Pod) -> None:
 def test_an_unknown_destination_leads_to_itself(pod: Pod) -> None:
     place = SocketAddress("192.0.2.7", 80)
     made = destination_of(pod, Direction.OUTBOUND, place, NO_POLICY)
-    assert [upstream.address for upstream in made.opaque.upstreams] == [place]
+    assert [endpoint.address for endpoint in made.opaque.endpoints] == [place]
+    assert made.opaque.at(0).address == place
     assert made.rules[0].pools[0] is made.opaque
 
 
@@ -139,49 +138,12 @@ def test_clients_are_forgotten_when_there_are_many_but_never_a_busy_one(pod: Pod
     assert made.inbound_upstream("10.0.0.1") is busy
 
 
-# ── Choosing ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def pool(pod: Pod, *active: int) -> Pool:
-    upstreams = []
-    for number, in_flight in enumerate(active):
-        place = SocketAddress(f"10.77.1.{number}", 80)
-        upstreams.append(Upstream(pod, Direction.OUTBOUND, place, WEB, NOBODY, NOBODY))
-        upstreams[-1].active = in_flight
-    return Pool("web", tuple(upstreams))
-
-
-def chosen(made: Pool, besides: Upstream | None = None, times: int = 3000) -> list[int]:
-    chance = random.Random(7)
-    counts = [0] * len(made.upstreams)
-    for _ in range(times):
-        upstream = made.choose(chance, besides)
-        assert upstream is not None
-        counts[made.upstreams.index(upstream)] += 1
-    return counts
-
-
-def test_equally_loaded_endpoints_get_equal_shares(pod: Pod) -> None:
-    assert all(900 < count < 1100 for count in chosen(pool(pod, 2, 2, 2)))
-
-
-def test_the_busiest_of_three_is_never_the_better_of_two(pod: Pod) -> None:
-    counts = chosen(pool(pod, 0, 1, 5))
-    assert counts[2] == 0
-    assert 1850 < counts[0] < 2150, "it wins two of three pairs"
-
-
-def test_the_endpoint_that_failed_is_avoided_while_there_is_another(pod: Pod) -> None:
-    two = pool(pod, 9, 0)
-    assert chosen(two, besides=two.upstreams[1], times=50) == [50, 0]
-    one = pool(pod, 0)
-    assert one.choose(random.Random(1), one.upstreams[0]) is one.upstreams[0]
-    assert pool(pod).choose(random.Random(1)) is None
+# ── Many destinations ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_crawlers_destinations_are_forgotten_unless_something_uses_them(pod: Pod) -> None:
     used = destination_of(pod, Direction.OUTBOUND, SocketAddress("198.51.100.1", 443), NO_POLICY)
-    used.opaque.upstreams[0].active = 1
+    used.opaque.at(0).active = 1
     for number in range(MAX_REMEMBERED):
         destination_of(pod, Direction.OUTBOUND, SocketAddress("198.51.100.2", 1 + number), NO_POLICY)
     forget_unused(pod)

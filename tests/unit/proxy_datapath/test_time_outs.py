@@ -94,7 +94,7 @@ def test_an_idle_relay_is_closed_after_an_hour_and_a_busy_one_is_not(caller: Cal
     ours, theirs = socket.socketpair()
     stream = Stream(pod.node.reactor, ours, Remembering())
     stream.start()
-    relay(client, client.destination().opaque.upstreams[0], stream, b"hello", b"")
+    relay(client, client.destination().opaque.at(0), stream, b"hello", b"")
     with theirs:
         client.expire(1000.0)
         client.expire(999.0 + TCP_IDLE_TIMEOUT_S)
@@ -155,7 +155,7 @@ def stalling(caller: Caller) -> Iterator[Callable[[bytes], Stalling]]:
         connection = http(client)
         stream = Stream(client.node.reactor, ours, Remembering())
         stream.start()
-        client.destination().opaque.upstreams[0].give_back(stream, 1000.0)
+        client.destination().opaque.at(0).give_back(stream, 1000.0)
         connection.on_data(client.stream, request)
         assert theirs.recv(1 << 16)
         return Stalling(client, theirs)

@@ -2,8 +2,12 @@
 
 Modes (last argument): `plain`; `deaf` never answers ServePod; `mortal` ends when it serves a pod for the first time,
 which the file beside its mode (MORTAL_FILE) remembers; `stubborn` ignores Stop; `draining` has connections of each pod
-that leaves, to the end of its drain. A connection on a pod's listener is
-answered, once a policy is in force, with `worker PID generation G` and reported as a proof with nonce 32 × "a".
+that leaves, to the end of its drain; `absorbed` does not say that any policy after the first is in force;
+`holding` counts HELD connections of each pod that it serves, and has to cut as many when it is told to stop, which is
+when something is written to the fifo beside its mode (`holding:FIFO`).
+
+A connection on a pod's listener is answered, once a policy is in force, with `worker PID generation G` and reported as
+a proof with nonce 32 × "a".
 """
 
 import argparse
@@ -15,8 +19,11 @@ import sys
 from pathlib import Path
 
 from proxy.link import Link, LinkClosed, close_descriptors
+from proxy.model.direction import Direction
+from proxy.telemetry.open_counts import OpenCounts
 from proxy.telemetry.series import CounterKey, TelemetryDelta
 from proxy.workerlink import (
+    CutConnection,
     ForgetPod,
     ListenerKind,
     Ping,
@@ -29,12 +36,14 @@ from proxy.workerlink import (
     ReleasePod,
     ReportTelemetry,
     ServePod,
+    ShareCounts,
     Stop,
     TelemetryReport,
     WorkerReady,
 )
 
 NONCE = "a" * 32
+HELD = 3
 
 
 class FakeWorker:
@@ -61,6 +70,9 @@ class FakeWorker:
 
     def obey(self, message: object, descriptors: tuple[int, ...]) -> None:
         match message:
+            case ShareCounts():
+                self.counts = OpenCounts(descriptors[0])
+                close_descriptors(descriptors)
             case ServePod():
                 self.serve(message, descriptors)
             case ForgetPod(uid, drain_s) if self.mode == "draining" and drain_s > 0:
@@ -74,12 +86,15 @@ class FakeWorker:
             case Ping(sequence):
                 self.link.send(Pong(sequence))
             case PolicySwitch(generation):
-                self.generation = generation
+                first, self.generation = self.generation == 0, generation
                 self.listen()
-                self.link.send(PolicyInForce(generation))
+                if first or self.mode != "absorbed":
+                    self.link.send(PolicyInForce(generation))
             case ReportTelemetry(request_id):
                 key = CounterKey("headgate_fake_reports", (), ())
                 self.link.send(TelemetryReport(request_id, TelemetryDelta(counters=((key, 1),))))
+            case Stop() if self.mode.startswith("holding:"):
+                self.cut_all()
             case Stop():
                 self.running = self.mode == "stubborn"
 
@@ -98,7 +113,20 @@ class FakeWorker:
         if self.generation:
             self.listen()
         self.sequences[message.pod.uid] = message.sequence
+        if self.mode.startswith("holding"):
+            self.counts.cell(message.count_slot)[0] = HELD
         self.link.send(PodServed(message.pod.uid, message.sequence))
+
+    def cut_all(self) -> None:
+        """In the end the one who writes to the fifo says when."""
+        for listeners in self.pods.values():
+            for listener, _ in listeners:
+                listener.close()
+        Path(self.mode.removeprefix("holding:")).read_bytes()
+        cut = (CutConnection(Direction.OUTBOUND, 7.0, "tcp"),) * HELD
+        for uid, sequence in self.sequences.items():
+            self.link.send(PodForgotten(uid, sequence, cut))
+        self.running = False
 
     def listen(self) -> None:
         for listener, purpose in (one for listeners in self.pods.values() for one in listeners):

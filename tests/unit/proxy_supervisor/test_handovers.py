@@ -1,5 +1,6 @@
 """proxy.supervisor.handovers: a pod moves between workers that die, start and answer in any order."""
 
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.model.direction import Direction
-from proxy.supervisor.handovers import Handovers, ServedPod
+from proxy.supervisor.cuts import Cut, Why
+from proxy.supervisor.handovers import Handovers, ServedPod, Stage
 from proxy.supervisor.listeners import PodListeners
 from proxy.supervisor.placement import place
 from proxy.supervisor.workers import Worker
+from proxy.telemetry.open_counts import OpenCounts, make_shared
 from proxy.workerlink import (
     AskLease,
     CutConnection,
@@ -36,6 +39,14 @@ HOME, NEXT, LAST = place(UID, range(WORKERS), WORKERS)
 KEY = ("shop", "web-1")
 
 
+def new_counts() -> OpenCounts:
+    descriptor = make_shared()
+    try:
+        return OpenCounts(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(slots=True)
 class Process:
     """A worker's place as hand-overs see it: whether a process runs, and what it was told."""
@@ -44,6 +55,7 @@ class Process:
     pid: int | None = 1
     usable: bool = True
     told: list[ToWorker] = field(default_factory=list)
+    open_counts: OpenCounts = field(default_factory=new_counts)
 
     def send(self, message: ToWorker, fds: tuple[int, ...] = ()) -> None:
         if self.pid is not None:
@@ -55,10 +67,8 @@ class Scene:
 
     def __init__(self, listener: socket.socket) -> None:
         self.workers = [Process(index) for index in range(WORKERS)]
-        self.cut: list[tuple[tuple[str, str], int]] = []
-        self.handovers = Handovers(
-            lambda: cast(list[Worker], self.workers), lambda pod, number: self.cut.append((pod, number))
-        )
+        self.cut: list[Cut] = []
+        self.handovers = Handovers(lambda: cast(list[Worker], self.workers), self.cut.append)
         kinds = (ListenerKind(Direction.OUTBOUND, 4),)
         self.pod = ServedPod(PodIdentity(UID, *KEY, "default", 77), (1, 2), 0, PodListeners(kinds, (listener,), 77))
 
@@ -81,8 +91,12 @@ class Scene:
         self.handovers.note_end(index, [self.pod])
 
     def start(self, index: int) -> None:
-        self.workers[index].pid = 2
+        self.workers[index].pid, self.workers[index].open_counts = 2, new_counts()
         self.settle()
+
+    def holds(self, index: int, handed: ServePod, connections: int) -> None:
+        """What the worker writes when a connection begins or ends."""
+        self.workers[index].open_counts.cell(handed.count_slot)[0] = connections
 
     def becomes_usable(self, index: int) -> None:
         self.workers[index].usable = True
@@ -204,9 +218,53 @@ def test_cut_connections_are_counted_for_the_pod_that_left_and_told_with_the_old
     scene.handovers.leave(scene.pod, 20.0)
     cut = (CutConnection(Direction.INBOUND, 3.0, "http"), CutConnection(Direction.OUTBOUND, 62.0, "tcp"))
     scene.handovers.note_forgotten(HOME, None, PodForgotten(UID, sequence, cut))
-    assert scene.cut == [(KEY, 2)]
+    assert scene.cut == [Cut(*KEY, Why.DRAIN_OVER, 2)]
     assert "pod shop/web-1: 2 connections cut" in caplog.text
     assert "the oldest, outbound tcp, was 62 s old" in caplog.text
+
+
+def test_what_a_worker_held_when_it_died_is_cut_of_pods_that_are_served_released_and_leaving(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.handovers.share_among({KEY: 2})
+    scene.settle()
+    for index, connections in ((HOME, 5), (NEXT, 2)):
+        scene.holds(index, scene.answer(index), connections)
+    scene.handovers.share_among({})
+    scene.settle()
+    assert scene.pod.at(Stage.RELEASED) == [NEXT]
+    scene.die(NEXT)
+    assert scene.cut == [Cut(*KEY, Why.WORKER_ENDED, 2)]
+    assert f"pod shop/web-1: 2 connections cut by the end of worker {NEXT}" in caplog.text
+    scene.handovers.leave(scene.pod, 20.0)
+    scene.pod.tenures.clear()  # as of a pod that is no longer served
+    scene.die(HOME)
+    assert scene.cut[1:] == [Cut(*KEY, Why.WORKER_ENDED, 5)]
+
+
+def test_what_a_worker_has_told_before_it_died_is_not_counted_again(scene: Scene) -> None:
+    scene.settle()
+    handed = scene.answer(HOME)
+    scene.holds(HOME, handed, 1)
+    scene.handovers.leave(scene.pod, 20.0)
+    scene.pod.tenures.clear()
+    cut = (CutConnection(Direction.INBOUND, 3.0, "http"),)
+    scene.handovers.note_forgotten(HOME, None, PodForgotten(UID, handed.sequence, cut))
+    scene.die(HOME)
+    assert scene.cut == [Cut(*KEY, Why.DRAIN_OVER, 1)]
+
+
+def test_a_pod_that_is_handed_over_again_is_counted_where_it_was(scene: Scene) -> None:
+    scene.settle()
+    first = scene.answer(HOME)
+    scene.holds(HOME, first, 4)
+    scene.handovers.share_among({KEY: 2})
+    scene.settle()
+    again = scene.answer(HOME)
+    assert again.sequence != first.sequence
+    assert again.count_slot == first.count_slot
+    scene.die(HOME)
+    assert scene.cut == [Cut(*KEY, Why.WORKER_ENDED, 4)]
 
 
 # ── Leases ─────────────────────────────────────────────────────────────────────────────────────────────────────────

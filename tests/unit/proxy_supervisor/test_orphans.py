@@ -117,9 +117,21 @@ def test_all_processes_are_asked_only_when_a_namespace_has_lost_its_own(
     assert walks == [{A, B}, {B}, {B}]
 
 
-def test_process_that_moved_to_another_namespace_is_noticed(inhabited: Inhabited, in_a_namespace: Start) -> None:
+def test_process_that_only_passes_through_does_not_keep_a_namespace_that_has_ended(
+    inhabited: Inhabited, in_a_namespace: Start
+) -> None:
+    """A worker that makes a socket there just when all processes are asked."""
     in_a_namespace(A)
     assert inhabited.look(frozenset({A}), now_s=0.0) == {A}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orphans, "_netns_of", lambda process: B)
+        assert inhabited.look(frozenset({A}), now_s=orphans.LOOK_TWICE_S) == NOBODY
+
+
+def test_process_that_moved_to_another_namespace_is_noticed(inhabited: Inhabited, in_a_namespace: Start) -> None:
+    in_a_namespace(A)
+    for step in range(2 * orphans.SURE_AFTER_LOOKS):
+        assert inhabited.look(frozenset({A}), now_s=step * 0.3) == {A}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(orphans, "_netns_of", lambda process: B)
         assert inhabited.look(frozenset({A}), now_s=orphans.LOOK_AGAIN_S) == NOBODY
