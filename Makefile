@@ -42,11 +42,11 @@ profile: setup-bench ## flame graphs of a worker under load, in build/profile-*.
 
 reliability: setup-test ## every fault under load, 100,000 requests an upgrade; writes docs/reliability.md (root)
 	rm -f build/reliability.json
-	HEADGATE_FAULT_REQUESTS=$(or $(REQUESTS),100000) $(PYTHON) -m pytest -q tests/netns/faults
+	HEADGATE_FAULT_REQUESTS=$(or $(REQUESTS),100000) $(PYTHON) -m pytest -q tests/netns/faults tests/netns/policy_stream
 	$(PYTHON) -m tests.netns.faults.report
 
 golden: setup ## write the golden files anew (read the diff before you commit it)
-	REFRESH_GOLDEN=1 $(PYTHON) -m pytest -q tests/golden
+	REFRESH_GOLDEN=1 $(PYTHON) -m pytest -q tests/golden tests/netns/rules/test_show.py
 
 zds: setup ## generate the ZDS module from proxy/api/zds.proto
 	$(PYTHON) -m grpc_tools.protoc -I proxy/api --python_out=proxy/api --pyi_out=proxy/api zds.proto

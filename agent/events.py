@@ -34,6 +34,9 @@ class Reason(Enum):
     HEALED = "RedirectionHealed"
     NOT_HEALED = "RedirectionNotHealed"
     CONNTRACK_FULL = "ConntrackTableFull"
+    RULES_CHANGED = "RedirectionChanged"
+    ANNOTATION_REFUSED = "AnnotationRefused"
+    FAILED = "RedirectionFailed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,12 +160,12 @@ def _states(pods: _Pods) -> Metric:
 def _proofs(pods: _Pods) -> Metric:
     family = GaugeMetricFamily(
         "headgate_proof",
-        "1: proved when last tried, 0: failed; absent when it cannot be taken.",
+        "1: proved when last tried, 0: failed; absent when it cannot be taken, or there is nothing to prove.",
         labels=("namespace", "pod", "proof"),
     )
     for key, pod in pods:
         for name, proof in pod.proofs.items() if pod.proofs else ():
-            if proof.status is not ProofStatus.ABSENT:
+            if proof.status in (ProofStatus.OK, ProofStatus.FAILED):
                 family.add_metric((*key, name), int(proof.status is ProofStatus.OK))
     return family
 

@@ -17,10 +17,15 @@ DEFAULT_PARK_TIMEOUT_S: Final = 30.0
 """DESIGN 6: clients and kubelets (probe time-outs of a second, thrice) are to fail fast once a proxy is not coming."""
 
 
+AUTO: Final = "auto"
+"""The first backend that works here."""
+
+
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
     """`pods_file` None: every named network namespace is a pod. `objects_dir` None: the proxy has its own source of
-    policy. `metrics_port` 0: the kernel chooses."""
+    policy. `metrics_port` 0: the kernel chooses. `backend`: a value of
+    agent.kernel.backends.Backend, or AUTO."""
 
     run_dir: Path = Path(RUN_DIRECTORY)
     pods_file: Path | None = None
@@ -31,6 +36,7 @@ class AgentSettings:
     life: LifeSettings = field(default_factory=LifeSettings)
     objects_dir: Path | None = None
     on_unsteered: OnUnsteered = OnUnsteered.REPORT
+    backend: str = AUTO
 
     @property
     def zds_socket(self) -> Path:

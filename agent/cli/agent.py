@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from agent.plan import OnUnsteered, PlanSettings
+from agent.cli.defaults import default_options
+from agent.plan import OnUnsteered, PlanSettings, Steering
 from agent.reconcile import LifeSettings
-from agent.settings import DEFAULT_DRAIN_S, DEFAULT_PARK_TIMEOUT_S, WILDCARDS, AgentSettings
+from agent.settings import AUTO, DEFAULT_DRAIN_S, DEFAULT_PARK_TIMEOUT_S, WILDCARDS, AgentSettings
 from proxy.api.constants import AGENT_METRICS_PORT, RUN_DIRECTORY
 
 
@@ -77,6 +78,14 @@ from proxy.api.constants import AGENT_METRICS_PORT, RUN_DIRECTORY
     "report them, or reset them.",
 )
 @click.option(
+    "--backend",
+    type=click.Choice([AUTO, "nft", "iptables-nft", "iptables-legacy"]),
+    default=AUTO,
+    show_default=True,
+    envvar="HEADGATE_BACKEND",
+    help="What the rules are made of, in every pod of the node; auto: the first that works here.",
+)
+@click.option(
     "--cleanup-on-exit",
     is_flag=True,
     envvar="HEADGATE_CLEANUP_ON_EXIT",
@@ -90,6 +99,7 @@ from proxy.api.constants import AGENT_METRICS_PORT, RUN_DIRECTORY
     envvar="HEADGATE_LOG_FORMAT",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Also log details.")
+@default_options
 def agent(
     run_dir: Path,
     pods_file: Path | None,
@@ -99,9 +109,11 @@ def agent(
     drain_s: float,
     park_timeout_s: float,
     on_unsteered: str,
+    backend: str,
     cleanup_on_exit: bool,
     log_format: str,
     verbose: bool,
+    defaults: Steering,
 ) -> None:
     """Run the node agent: find pods, install and prove their redirection, hand them to the proxy."""
     # Imported here: what the agent runs on is heavy, and `headgate agent --help` needs none of it.
@@ -112,7 +124,7 @@ def agent(
 
     logs.configure(log_format, verbose=verbose)
     share_one_heap()
-    life = LifeSettings(PlanSettings(), drain_s=drain_s)
+    life = LifeSettings(PlanSettings(defaults=defaults), drain_s=drain_s)
     settings = AgentSettings(
         run_dir=run_dir,
         pods_file=pods_file,
@@ -123,6 +135,7 @@ def agent(
         life=life,
         objects_dir=objects_dir,
         on_unsteered=OnUnsteered(on_unsteered),
+        backend=backend,
     )
     try:
         asyncio.run(serve(settings))

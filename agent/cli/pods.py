@@ -9,8 +9,8 @@ from agent.cli.client import ask, run_dir_option, show, table, wide_output_optio
 
 _PROOFS = ("out4", "out6", "in4", "in6")
 _WIDE = ("UNSTEERED", "DRIFTS", "FOREIGN", "NETNS")
-"""Connections outside the mesh (grandfathered+drift), drifts found, others' chains before ours."""
-_MARKS = {"ok": "ok", "failed": "FAILED", "absent": "-"}
+"""Connections outside the mesh (grandfathered+drift+rules_changed), drifts found, others' chains before ours."""
+_MARKS = {"ok": "ok", "failed": "FAILED", "absent": "-", "exempt": "n/a"}
 
 
 @click.command()
@@ -38,7 +38,7 @@ def _row(pod: dict[str, Any], *, wide: bool) -> tuple[str, ...]:
     more: tuple[str, ...] = ()
     if wide:
         unsteered = pod["unsteered_connections"]
-        counts = f"{unsteered['grandfathered']}+{unsteered['drift']}"
+        counts = "+".join(str(unsteered[reason]) for reason in ("grandfathered", "drift", "rules_changed"))
         more = (counts, str(pod["drifts"]), str(len(pod["foreign_chains"])), pod["netns"])
     addresses = ",".join(pod["addresses"]) or "-"
     return (pod["namespace"], pod["name"], pod["state"], *marks, *more, addresses, pod["reason"])

@@ -160,6 +160,12 @@ def other_ends() -> dict[FlowKey, FlowKey]:
     return ends
 
 
+def opened() -> frozenset[FlowKey]:
+    """The first packet of each living connection but the proxy's own: who opened it, to where. Raises OSError as
+    `steered`."""
+    return frozenset(_key(entry.original) for entry in _entries() if entry.alive and not entry.zone)
+
+
 def _key(sent: Tuple) -> FlowKey:
     return sent.source, sent.source_port, sent.destination, sent.destination_port
 
@@ -177,12 +183,13 @@ def _entries(only: bytes = b"") -> Iterator[Entry]:
                     yield entry
 
 
-def find(original: Tuple) -> Entry | None:
-    """The entry of the TCP connection that was sent as `original` (zone 0); None when there is none. Raises OSError."""
-    payload = _NFGENMSG.pack(_family(original), 0, 0) + _named(original)
+def find(original: Tuple, *, zone: int = 0, protocol: int = socket.IPPROTO_TCP) -> Entry | None:
+    """The entry of the connection that was sent as `original`; None when there is none. `zone`: of the original
+    direction. Of UDP `alive` and `established` say nothing. Raises OSError."""
+    payload = _NFGENMSG.pack(_family(original), 0, 0) + _named(original, zone, protocol)
     try:
         with Netlink(_NETLINK_NETFILTER) as netlink:
-            return _entry(netlink.ask(Message(_CT_GET, 0, payload)))
+            return _entry(netlink.ask(Message(_CT_GET, 0, payload)), protocol)
     except OSError as error:
         if error.errno == errno.ENOENT:
             return None
@@ -193,7 +200,7 @@ def _family(original: Tuple) -> socket.AddressFamily:
     return socket.AF_INET if isinstance(original.source, IPv4Address) else socket.AF_INET6
 
 
-def _named(original: Tuple) -> bytes:
+def _named(original: Tuple, zone: int = 0, protocol: int = socket.IPPROTO_TCP) -> bytes:
     ipv4 = isinstance(original.source, IPv4Address)
     source, destination = (_CTA_IP_V4_SRC, _CTA_IP_V4_DST) if ipv4 else (_CTA_IP_V6_SRC, _CTA_IP_V6_DST)
     return nested(
@@ -205,19 +212,20 @@ def _named(original: Tuple) -> bytes:
         ),
         nested(
             _CTA_TUPLE_PROTO,
-            attribute(_CTA_PROTO_NUM, bytes([socket.IPPROTO_TCP])),
+            attribute(_CTA_PROTO_NUM, bytes([protocol])),
             attribute(_CTA_PROTO_SRC_PORT, original.source_port.to_bytes(2, "big")),
             attribute(_CTA_PROTO_DST_PORT, original.destination_port.to_bytes(2, "big")),
         ),
+        *((attribute(_CTA_TUPLE_ZONE, zone.to_bytes(2, "big")),) if zone else ()),
     )
 
 
-def _entry(data: bytes) -> Entry | None:
-    """None for another protocol than TCP."""
+def _entry(data: bytes, protocol: int = socket.IPPROTO_TCP) -> Entry | None:
+    """None for another protocol."""
     found = attributes(data[_NFGENMSG.size :])
     sent = found.get(_CTA_TUPLE_ORIG, b"")
-    original = _tuple(sent)
-    reply = _tuple(found.get(_CTA_TUPLE_REPLY, b""))
+    original = _tuple(sent, protocol)
+    reply = _tuple(found.get(_CTA_TUPLE_REPLY, b""), protocol)
     if original is None or reply is None:
         return None
     status = int.from_bytes(found.get(_CTA_STATUS, b""), "big")
@@ -228,13 +236,13 @@ def _entry(data: bytes) -> Entry | None:
     return Entry(original, reply, bool(status & _IPS_DST_NAT), alive, established, zone)
 
 
-def _tuple(data: bytes) -> Tuple | None:
+def _tuple(data: bytes, protocol: int) -> Tuple | None:
     parts = attributes(data)
     addresses = attributes(parts.get(_CTA_TUPLE_IP, b""))
     ports = attributes(parts.get(_CTA_TUPLE_PROTO, b""))
     source = addresses.get(_CTA_IP_V4_SRC) or addresses.get(_CTA_IP_V6_SRC)
     destination = addresses.get(_CTA_IP_V4_DST) or addresses.get(_CTA_IP_V6_DST)
-    if ports.get(_CTA_PROTO_NUM) != bytes([socket.IPPROTO_TCP]) or source is None or destination is None:
+    if ports.get(_CTA_PROTO_NUM) != bytes([protocol]) or source is None or destination is None:
         return None
     return Tuple(
         ip_address(source),

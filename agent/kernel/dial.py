@@ -4,18 +4,22 @@ A handshake with the proxy needs only the kernel, which does it within the calls
 once, and what remains to be waited for is the proxy's report.
 """
 
+import contextlib
 import errno
+import os
 import secrets
 import socket
 import struct
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
 
 from agent.kernel.iproute import InterfaceAddress, read_interface_addresses
 from agent.kernel.on_link import unused_on_link
+from agent.plan import Direction, RedirectPlan
+from agent.plan.judging import Opened, judge
 from agent.pods import IPAddress, PodRef, Proof, ProofStatus
 from proxy.api import stream
 from proxy.api.constants import PROOF_PORT
@@ -31,10 +35,11 @@ NOBODY: Final[dict[int, IPAddress]] = {4: ip_address("192.0.2.1"), 6: ip_address
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What the pod's namespace says of itself."""
+    """What the pod's namespace says of itself; `interfaces` are names by index."""
 
     cookie: int
     addresses: tuple[InterfaceAddress, ...]
+    interfaces: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def settling(self) -> bool:
@@ -133,11 +138,21 @@ def look_inside() -> Inside:
     """Of the namespace that the calling thread is in. Raises OSError."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         cookie = struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0]
-    return Inside(cookie, read_interface_addresses())
+    addresses = read_interface_addresses()
+    return Inside(cookie, addresses, dict(_names({address.interface for address in addresses})))
 
 
-def dial_out(inside: Inside, pod: PodRef, nonces: dict[str, str], flows: Flows) -> dict[str, Proof]:
-    """The outbound proofs, called inside the pod's namespace; those that cannot be taken, and why."""
+def _names(indices: Iterable[int]) -> Iterator[tuple[int, str]]:
+    for index in indices:
+        with contextlib.suppress(OSError):  # it went meanwhile
+            yield index, socket.if_indextoname(index)
+
+
+def dial_out(
+    inside: Inside, pod: PodRef, nonces: dict[str, str], flows: Flows, plan: RedirectPlan | None = None
+) -> dict[str, Proof]:
+    """The outbound proofs, called inside the pod's namespace; those that cannot be taken, and why. `plan`: what steers
+    there, when that is known."""
     untaken: dict[str, Proof] = {}
     for version in (4, 6):
         name = f"out{version}"
@@ -148,6 +163,11 @@ def dial_out(inside: Inside, pod: PodRef, nonces: dict[str, str], flows: Flows) 
         others = [found.address for found in inside.addresses]
         nonce = nonces[name]
         target = unused_on_link(own.address, own.prefix_length, others, int(nonce, 16)) or NOBODY[version]
+        who, interface = (os.geteuid(), os.getegid()), inside.interfaces.get(own.interface)
+        sent = Opened(Direction.OUTBOUND, own.address, 0, target, PROOF_PORT, *who, interface)
+        if (exempt := _exempt(plan, sent)) is not None:
+            untaken[name] = exempt
+            continue
         try:
             flows.dial(name, "outbound", target, nonce)
         except OSError as error:
@@ -155,7 +175,9 @@ def dial_out(inside: Inside, pod: PodRef, nonces: dict[str, str], flows: Flows) 
     return untaken
 
 
-def dial_in(inside: Inside, pod: PodRef, nonces: dict[str, str], flows: Flows) -> dict[str, Proof]:
+def dial_in(
+    inside: Inside, pod: PodRef, nonces: dict[str, str], flows: Flows, plan: RedirectPlan | None = None
+) -> dict[str, Proof]:
     """The inbound proofs, called in the node's namespace; those that cannot be taken, and why."""
     untaken: dict[str, Proof] = {}
     for version in (4, 6):
@@ -164,11 +186,37 @@ def dial_in(inside: Inside, pod: PodRef, nonces: dict[str, str], flows: Flows) -
         if isinstance(own, Proof):
             untaken[name] = own
             continue
+        interface = inside.interfaces.get(own.interface)
         try:
+            source = own.address if plan is None else _source_towards(own.address)
+            arriving = Opened(Direction.INBOUND, source, 0, own.address, PROOF_PORT, interface=interface)
+            if (exempt := _exempt(plan, arriving)) is not None:
+                untaken[name] = exempt
+                continue
             flows.dial(name, "inbound", own.address, nonces[name])
         except OSError as error:
             untaken[name] = Proof(ProofStatus.FAILED, f"no IPv{version} socket on the node: {error.strerror}")
     return untaken
+
+
+def _source_towards(address: IPAddress) -> IPAddress:
+    """Where a connection to there comes from: the kernel chooses, and nothing is sent. `address` itself without a
+    route: then there is no connection either. Raises OSError when there is no socket to be had."""
+    with socket.socket(_FAMILIES[address.version], socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.connect((str(address), PROOF_PORT))
+        except OSError:
+            return address
+        return ip_address(sock.getsockname()[0])
+
+
+def _exempt(plan: RedirectPlan | None, opened: Opened) -> Proof | None:
+    """Nothing is to be proved of a connection that the plan leaves alone."""
+    verdict = None if plan is None else judge(plan, opened)
+    if verdict is None or verdict.steered is not False:
+        return None
+    why = verdict.why or f"nothing {opened.direction.value} is to be steered there"
+    return Proof(ProofStatus.EXEMPT, f"not steered, as the pod wishes: {why}")
 
 
 def make_nonces() -> dict[str, str]:

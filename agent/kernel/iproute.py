@@ -8,7 +8,7 @@ import functools
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -28,7 +28,7 @@ from agent.plan import IPFamily, ReturnPath
 from agent.plan.drift import Missing, Part
 
 _RTM_NEWLINK: Final = 16
-_RTM_GETADDR: Final = 22
+_RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RTM_NEWRULE, _RTM_DELRULE, _RTM_GETRULE = 32, 33, 34
 
@@ -39,6 +39,7 @@ _RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
 _FR_ACT_TO_TBL: Final = 1
 _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK = 6, 10, 15, 16
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFA_F_NODAD: Final = 0x02
 _IFA_F_DADFAILED: Final = 0x08
 _IFA_F_TENTATIVE: Final = 0x40
 _IFF_UP: Final = 1
@@ -131,6 +132,38 @@ def missing_return_path(path: ReturnPath) -> tuple[Missing, ...]:
     return missing
 
 
+def ensure_loopback_addresses(addresses: Iterable[IPv6Address]) -> tuple[IPv6Address, ...]:
+    """Adds those that lo does not have, and returns them; none where IPv6 is off. Raises KernelRefused: none or all."""
+    wanted = missing_loopback_addresses(addresses)
+    messages = [_loopback_address(_RTM_NEWADDR, address) for address in wanted]
+    with Netlink(socket.NETLINK_ROUTE) as netlink:
+        results = netlink.commit(messages)
+        added = tuple(address for address, number in zip(wanted, results, strict=True) if not number)
+        refused = next((number for number in results if number not in (0, errno.EEXIST, *_ABSENT)), 0)
+        if refused:
+            netlink.commit([_loopback_address(_RTM_DELADDR, address) for address in added])
+            raise KernelRefused("ip address add on lo", os.strerror(refused), _remedy(refused))
+    return added
+
+
+def remove_loopback_addresses(addresses: Iterable[IPv6Address]) -> None:
+    """What is absent already is well. Raises KernelRefused."""
+    with Netlink(socket.NETLINK_ROUTE) as netlink:
+        results = netlink.commit([_loopback_address(_RTM_DELADDR, address) for address in addresses])
+    refused = next((number for number in results if number not in (0, errno.EADDRNOTAVAIL, *_ABSENT)), 0)
+    if refused:
+        raise KernelRefused("ip address del on lo", os.strerror(refused), _remedy(refused))
+
+
+def missing_loopback_addresses(addresses: Iterable[IPv6Address]) -> tuple[IPv6Address, ...]:
+    """Those that lo does not have; none where IPv6 is off. Raises OSError."""
+    wanted = tuple(addresses)
+    if not wanted or _ipv6_is_off():
+        return ()
+    there = {found.address for found in read_interface_addresses() if found.interface == _LOOPBACK_INDEX}
+    return tuple(address for address in wanted if address not in there)
+
+
 def read_addresses() -> tuple[IPv4Address | IPv6Address, ...]:
     """All addresses of all interfaces of the namespace, loopback's and link-local ones included."""
     return tuple(found.address for found in read_interface_addresses())
@@ -154,6 +187,13 @@ def _interface_address(data: bytes) -> InterfaceAddress | None:
     return InterfaceAddress(
         ip_address(raw), prefix_length, interface, bool(flags & _IFA_F_TENTATIVE), bool(flags & _IFA_F_DADFAILED)
     )
+
+
+def _loopback_address(kind: int, address: IPv6Address) -> Message:
+    """On the node's own interface, so that no other node is asked whether it has the address (IFA_F_NODAD)."""
+    header = _IFADDRMSG.pack(socket.AF_INET6, address.max_prefixlen, _IFA_F_NODAD, _RT_SCOPE_HOST, _LOOPBACK_INDEX)
+    flags = NLM_F_CREATE | NLM_F_EXCL if kind == _RTM_NEWADDR else 0
+    return Message(kind, flags, header + attribute(_IFA_LOCAL, address.packed))
 
 
 def _loopback_up() -> Message:

@@ -86,6 +86,8 @@ class Netlink:
 
     def commit(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Sends all in one call; the errno of each in order, 0 for done. One that fails does not stop the next."""
+        if not messages:
+            return ()
         first = self._sequence + 1
         batch = b"".join(self._encode(m.kind, m.flags | NLM_F_ACK, m.payload) for m in messages)
         self._socket.send(batch)

@@ -39,6 +39,7 @@ _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _UDATA_COMMENT: Final = 0  # libnftnl/udata.h: NFTNL_UDATA_RULE_COMMENT, NFTNL_UDATA_SET_ELEM_COMMENT
 
 _TABLE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_FAMILY: Final = re.compile(r"inet|ip6?|arp|bridge|netdev")
 _MISSING: Final = "No such file or directory"
 _ERROR_CHARACTERS: Final = 2000
 _EXPECTED_SCRIPTS: Final = 64
@@ -65,6 +66,13 @@ def apply(script: str) -> None:
         raise KernelRefused("nft transaction", _where(script) or _first_line(error), _remedy(error))
 
 
+def complaint(script: str) -> str | None:
+    """What libnftables or the kernel has against `script`; None: they would take it. Nothing is applied."""
+    with closing(_Session()) as session:
+        error = session.check(script)
+    return _first_line(error) if error else None
+
+
 def list_table(name: str) -> str | None:
     """Table `inet NAME` as nft prints it, without handles, counter values and the elements of named sets: what of it
     two equal plans have in common. None when there is no such table. Raises KernelRefused."""
@@ -72,6 +80,25 @@ def list_table(name: str) -> str | None:
         session.stateless()
         session.terse()
         return session.list(name)
+
+
+def list_tables(tables: Iterable[tuple[str, str]]) -> str:
+    """Tables (family, name) as nft prints them, counter values included, without the elements of named sets.
+
+    One that has gone, or whose name nft(8) does not take, is left out. Not asked of iptables-nft's: what nft cannot
+    print of them it complains about on standard error. Raises KernelRefused.
+    """
+    listed: list[str] = []
+    with closing(_Session()) as session:
+        session.terse()
+        for family, name in tables:
+            if _FAMILY.fullmatch(family) and _TABLE_NAME.fullmatch(name):
+                status, output, error = session.run(f"list table {family} {name}")
+                if status == 0:
+                    listed.append(output)
+                elif _MISSING not in error:
+                    raise KernelRefused("nft list table", printable(error, _ERROR_CHARACTERS), _remedy(error))
+    return "".join(listed)
 
 
 def list_ruleset() -> str:
@@ -110,12 +137,10 @@ def read_counters(chain: str, rule_ids: Iterable[str], table: str = TABLE) -> tu
     return tuple(counter for counter in found if counter is not None)
 
 
-def tables() -> frozenset[str]:
-    """Names of the tables of family inet. Raises OSError."""
+def tables(family: int = NFPROTO_INET) -> frozenset[str]:
+    """Names of the tables of a family; of all of them with AF_UNSPEC. Raises OSError."""
     with Netlink(NETLINK_NETFILTER) as netlink:
-        found = [
-            attributes(data).get(_TABLE_NAME_ATTRIBUTE, b"") for _, data in dump(netlink, GETTABLE, b"", NFPROTO_INET)
-        ]
+        found = [attributes(data).get(_TABLE_NAME_ATTRIBUTE, b"") for _, data in dump(netlink, GETTABLE, b"", family)]
     return frozenset(name.rstrip(b"\0").decode("utf-8", "replace") for name in found)
 
 
@@ -177,6 +202,12 @@ class _Session:
         """Status (0: done), output, error."""
         status, output, error = self._nft.cmd(command)
         return int(status), str(output), str(error)
+
+    def check(self, command: str) -> str:
+        """As `check_file`, of a buffer; empty when there is nothing against it."""
+        self._nft.set_dry_run(True)
+        status, _, error = self._nft.cmd(command)
+        return str(error) or "refused" if status != 0 else ""
 
     def check_file(self, path: str) -> str:
         """What libnftables has against the script in `path`; nothing is applied."""

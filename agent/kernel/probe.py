@@ -21,6 +21,7 @@ from typing import Final, Protocol, TypeVar
 from agent.kernel import conntrack, sock_diag
 from agent.kernel.dial import NOBODY, Flow, Flows, Inside, dial_in, dial_out, look_inside, make_nonces
 from agent.kernel.netns import NetnsThreads, OpenNetns
+from agent.plan import RedirectPlan
 from agent.pods import PodRef, Proof, Proofs, ProofStatus
 from agent.printable import printable
 from proxy.api import stream
@@ -104,16 +105,18 @@ async def prove_beside(
     source: ReportSource,
     beside: Callable[[], T],
     *,
+    plan: RedirectPlan | None = None,
     timeout_s: float = TIMEOUT_S,
     dad_wait_s: float = DAD_WAIT_S,
 ) -> tuple[Proofs, T]:
-    """As `prove`; and the result of `beside`, called inside the namespace on the same visit. Raises what that does."""
+    """As `prove`, of what `plan` steers; and the result of `beside`, called inside the namespace on the same visit.
+    Raises what that does."""
     reported = source.connected
     nonces, flows = make_nonces(), Flows(asks=reported)
     expected = source.reports.expect(nonces.values())  # before anything is dialled: the proxy may be quicker
     try:
-        inside, untaken, result = await _dial(pod, netns, threads, nonces, flows, beside, dad_wait_s)
-        untaken |= dial_in(inside, pod, nonces, flows)
+        inside, untaken, result = await _dial(pod, plan, netns, threads, nonces, flows, beside, dad_wait_s)
+        untaken |= dial_in(inside, pod, nonces, flows, plan)
         taker = _Taker(netns, threads, inside, timeout_s)
         if reported:
             taken = await taker.by_report(flows, expected, nonces)
@@ -128,6 +131,7 @@ async def prove_beside(
 
 async def _dial(
     pod: PodRef,
+    plan: RedirectPlan | None,
     netns: OpenNetns,
     threads: NetnsThreads,
     nonces: dict[str, str],
@@ -143,7 +147,7 @@ async def _dial(
         inside = look_inside()
         if settle and inside.settling:
             return _Seen(inside), None
-        return _Seen(inside, dial_out(inside, pod, nonces, flows)), beside()
+        return _Seen(inside, dial_out(inside, pod, nonces, flows, plan)), beside()
 
     while True:
         seen, result = await threads.run(netns, visit, loop.time() < deadline)

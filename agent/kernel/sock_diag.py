@@ -88,14 +88,26 @@ def established() -> tuple[FlowTuple, ...]:
         if len(listening) == in_use and all(listener.port in PROXY_PORTS for listener in listening):
             return ()
     return tuple(
-        FlowTuple(local, local_port, remote, remote_port, _mark(data))
-        for (local, local_port, remote, remote_port, _), data in _dump(_LIVING)
+        FlowTuple(local, local_port, remote, remote_port, _mark(data), uid)
+        for (local, local_port, remote, remote_port, uid, _), data in _dump(_LIVING)
     )
 
 
 def listeners() -> tuple[Listener, ...]:
     """The listening TCP sockets. Who holds one: `owner_of`, asked only when somebody wants to know. Raises OSError."""
-    return tuple(Listener(local, port, inode, _mark(data)) for (local, port, _, _, inode), data in _dump((_LISTEN,)))
+    return tuple(Listener(local, port, inode, _mark(data)) for (local, port, _, _, _, inode), data in _dump((_LISTEN,)))
+
+
+def datagram_ports() -> frozenset[int]:
+    """UDP ports that a socket of the namespace is bound to (net/ipv4/udp.c: udp4_format_sock). Raises OSError."""
+    ports: set[int] = set()
+    for table in ("udp", "udp6"):
+        try:
+            lines = Path(f"/proc/thread-self/net/{table}").read_bytes().splitlines()[1:]
+        except FileNotFoundError:  # a kernel without IPv6
+            continue
+        ports.update(int(line.split()[1].rpartition(b":")[2], 16) for line in lines)
+    return frozenset(ports)
 
 
 def destroy(flows: Iterable[FlowKey]) -> frozenset[FlowKey]:
@@ -173,7 +185,8 @@ def _in_use() -> int:
     return total
 
 
-_Answer = tuple[IPAddress, int, IPAddress, int, int]
+_Answer = tuple[IPAddress, int, IPAddress, int, int, int]
+"""Addresses and ports, user, inode."""
 
 
 def _dump(states: tuple[int, ...]) -> Iterator[tuple[_Answer, bytes]]:
@@ -184,13 +197,14 @@ def _dump(states: tuple[int, ...]) -> Iterator[tuple[_Answer, bytes]]:
 
 
 def _read(data: bytes) -> _Answer:
-    family, _, _, _, sport, dport, source, destination, *_, inode = _ANSWER.unpack_from(data)
+    family, _, _, _, sport, dport, source, destination, *_, uid, inode = _ANSWER.unpack_from(data)
     length = 4 if family == socket.AF_INET else 16
     return (
         _plain(source[:length]),
         int.from_bytes(sport, "big"),
         _plain(destination[:length]),
         int.from_bytes(dport, "big"),
+        uid,
         inode,
     )
 

@@ -83,6 +83,7 @@ class Lab:
         self._owned = owned
         self._pods: dict[str, LabPod] = {}
         self._labels: dict[str, dict[str, str]] = {}
+        self._annotations: dict[str, dict[str, str]] = {}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -274,11 +275,15 @@ class Lab:
 
     def set_label(self, pod: str, key: str, value: str | None) -> None:
         """Gives the pod a label, or takes it away (None), for agent and proxy alike."""
-        labels = self._labels[pod]
-        if value is None:
-            labels.pop(key, None)
-        else:
-            labels[key] = value
+        self._set(self._labels[pod], pod, key, value)
+
+    def set_annotation(self, pod: str, key: str, value: str | None) -> None:
+        """As `set_label`, an annotation."""
+        self._set(self._annotations[pod], pod, key, value)
+
+    def _set(self, pairs: dict[str, str], pod: str, key: str, value: str | None) -> None:
+        pairs.pop(key, None)
+        pairs |= {} if value is None else {key: value}
         facts = self._facts()
         self.write_object(f"pod-{pod}", objects.pod_object(facts[pod]))
         objects.write_atomically(self.pods_file, objects.pods_file(list(facts.values())))
@@ -314,14 +319,14 @@ class Lab:
                 directory=self.paths.directory / "servers" / pod.name,
             )
             self._labels[pod.name] = dict(pod.labels)
+            self._annotations[pod.name] = dict(pod.annotations)
 
     def _facts(self) -> dict[str, PodFacts]:
-        return {
-            pod.name: PodFacts(
-                pod.spec, pod.uid, pod.netns.name, pod.address4, pod.address6, dict(self._labels[pod.name])
-            )
-            for pod in self._pods.values()
-        }
+        return {name: self._fact(name, pod) for name, pod in self._pods.items()}
+
+    def _fact(self, name: str, pod: LabPod) -> PodFacts:
+        said = dict(self._labels[name]), tuple(self._annotations[name].items())
+        return PodFacts(pod.spec, pod.uid, pod.netns.name, pod.address4, pod.address6, *said)
 
     def _write_files(self) -> None:
         facts = self._facts()

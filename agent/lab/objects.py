@@ -19,7 +19,7 @@ _PLACEHOLDER: Final = re.compile(r"@(?:([a-z0-9][-a-z0-9]*)\.)?([a-z0-9]+)@")
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """A pod as it is now: what its spec said, with the labels of the moment and what the lab gave it."""
+    """A pod as it is now: what its spec said, what it is labelled and annotated with, and what the lab gave it."""
 
     spec: PodSpec
     uid: str
@@ -27,6 +27,7 @@ class PodFacts:
     address4: IPv4Address | None
     address6: IPv6Address | None
     labels: Mapping[str, str]
+    annotations: tuple[tuple[str, str], ...] = ()
 
     @property
     def addresses(self) -> list[str]:
@@ -46,7 +47,7 @@ def pods_file(pods: Sequence[PodFacts]) -> str:
                     "netns": pod.netns,
                     "addresses": pod.addresses,
                     "labels": dict(pod.labels),
-                    "annotations": dict(pod.spec.annotations),
+                    "annotations": dict(pod.annotations),
                 }
                 for pod in pods
                 if pod.spec.listed
@@ -66,7 +67,7 @@ def pod_object(pod: PodFacts) -> str:
                 "namespace": pod.spec.namespace,
                 "uid": pod.uid,
                 "labels": dict(pod.labels),
-                "annotations": dict(pod.spec.annotations),
+                "annotations": dict(pod.annotations),
             },
             "spec": {"serviceAccountName": pod.spec.service_account},
             "status": {

@@ -3,8 +3,9 @@
 `build_plan` decides, `diff_plan` compares, `agent.plan.render` writes it down for one backend.
 """
 
-from agent.plan.build import InvalidPlan, PlanSettings, build_plan
+from agent.plan.build import build_plan, drain_rule_ids, plan_of
 from agent.plan.diff import PlanChange, diff_plan
+from agent.plan.errors import InvalidPlan
 from agent.plan.rules import (
     Capture,
     Direction,
@@ -14,11 +15,14 @@ from agent.plan.rules import (
     KeepMark,
     PassGrandfathered,
     RedirectPlan,
+    Refuse,
     RestoreMark,
     ReturnPath,
     Rule,
     SplitZone,
 )
+from agent.plan.settings import PlanSettings
+from agent.plan.steering import Steering
 from agent.plan.tuples import FlowKey, FlowTuple, OnUnsteered, OtherEnds, opened_meanwhile, outside_the_mesh, steerable
 
 __all__ = [
@@ -37,13 +41,17 @@ __all__ = [
     "PlanChange",
     "PlanSettings",
     "RedirectPlan",
+    "Refuse",
     "RestoreMark",
     "ReturnPath",
     "Rule",
     "SplitZone",
+    "Steering",
     "build_plan",
     "diff_plan",
+    "drain_rule_ids",
     "opened_meanwhile",
     "outside_the_mesh",
+    "plan_of",
     "steerable",
 ]

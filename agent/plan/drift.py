@@ -19,8 +19,12 @@ MOST_CHANGES: Final = 20
 """Told one by one; more are counted. A plan has some thirty rules, and an Event's message ends at 1,024 characters
 (k8s.io/kubernetes pkg/apis/core/validation/events.go: NoteLengthLimit): who sees twenty changes compares the tables."""
 _SHOWN: Final = 160
-"""Characters of a rule that are shown: the longest of ours has 150."""
+"""Characters of a rule that are shown: the longest that no list of the pod's owner is part of has 150."""
 
+_ELEMENTS: Final = 5
+"""Of a set, named one by one: enough to see which list was edited."""
+
+_SET: Final = re.compile(r"(?<=\{ )[^{}]*(?= \})")
 _BLOCK: Final = re.compile(r"\t([a-z]+(?: [a-z]+)?) ([^\t]+) \{")
 _COMMENT: Final = re.compile(r' comment "headgate:([^"]*)"$')
 
@@ -170,9 +174,28 @@ def _rules(chain: str, wanted: Sequence[str], found: Sequence[str]) -> Iterator[
         if rule_id not in there:
             yield f"rule {rule_id} is missing"
         elif there[rule_id] != line:
-            yield f"rule {rule_id} is changed: {_without_comment(there[rule_id])}"
+            yield f"rule {rule_id} is changed: {_changed(line, there[rule_id])}"
     yield from _order(chain, [i for i in texts if i in there], [i for i in there if i in texts])
     yield from _foreign(chain, texts, found)
+
+
+def _changed(wanted: str, found: str) -> str:
+    """The rule that is there; of one that is too long to be shown, and only has other elements, these."""
+    if len(found) <= _SHOWN or _SET.sub("", wanted) != _SET.sub("", found):
+        return _without_comment(found)
+    lacks: list[str] = []
+    has: list[str] = []
+    for before, after in zip(_SET.findall(wanted), _SET.findall(found), strict=True):
+        planned, there = (dict.fromkeys(text.split(", ")) for text in (before, after))
+        lacks += (element for element in planned if element not in there)
+        has += (element for element in there if element not in planned)
+    told = [f"{verb} {_some(elements)}" for verb, elements in (("lacks", lacks), ("has", has)) if elements]
+    return f"its set {' and '.join(told)}" if told else _without_comment(found)
+
+
+def _some(elements: Sequence[str]) -> str:
+    shown = _shown(", ".join(elements[:_ELEMENTS]))
+    return shown if len(elements) <= _ELEMENTS else f"{shown} and {len(elements) - _ELEMENTS} more"
 
 
 def _order(chain: str, wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:

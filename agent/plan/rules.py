@@ -7,7 +7,9 @@ counter, a drift report and a golden file speak of the same thing. Stages follow
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+
+from agent.plan.ranges import Ranges
 
 
 class Direction(Enum):
@@ -22,11 +24,19 @@ class IPFamily(Enum):
     IPV6 = "ipv6"
 
 
-class Stage(Enum):
-    """Which decision an exemption takes a packet out of."""
+class Protocol(Enum):
+    TCP = "tcp"
+    UDP = "udp"
 
+
+class Stage(Enum):
+    """Which decision an exemption takes a packet out of, in the order in which a packet meets them."""
+
+    TRACK = "track"  # in which conntrack zone it is tracked
+    MARK = "mark"  # which marks it gets
     FORGOTTEN = "forgotten"  # TCP unknown to conntrack
     CAPTURE = "capture"  # the first packet of a connection
+    DATAGRAM = "datagram"  # UDP that may be refused
 
 
 class Side(Enum):
@@ -38,19 +48,6 @@ class Side(Enum):
 @dataclass(frozen=True, slots=True)
 class OverLoopback:
     """Arrives on, or is routed to, the interface lo: both ends are in this namespace."""
-
-
-@dataclass(frozen=True, slots=True)
-class InNetwork:
-    network: IPv4Network | IPv6Network
-    side: Side
-
-
-@dataclass(frozen=True, slots=True)
-class ToPort:
-    """TCP destination port."""
-
-    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +71,93 @@ class Opening:
     """A TCP segment that opens a connection (SYN alone) and that conntrack takes for one."""
 
 
-Match = OverLoopback | InNetwork | ToPort | Marked | ToMarkedSocket | Opening
+@dataclass(frozen=True, slots=True)
+class InNetworks:
+    """In one of these networks, all of one family."""
+
+    networks: tuple[IPv4Network | IPv6Network, ...]
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class AtPorts:
+    """The port on that side is one of these, of one of these protocols."""
+
+    ports: Ranges
+    side: Side
+    protocols: frozenset[Protocol] = frozenset({Protocol.TCP})
+
+
+class Owner(Enum):
+    USER = "user"
+    GROUP = "group"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedBy:
+    """Sent by a socket whose user (or group) id is one of these; never true of what arrives (xt_owner, nft skuid)."""
+
+    owner: Owner
+    ids: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class NotOwnedBy:
+    """Sent by a socket, and its user (or group) id is none of these."""
+
+    owner: Owner
+    ids: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class OnInterfaces:
+    """Arrives on, or leaves through, one of these interfaces; a name that ends in `+` stands for all that begin so."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OfFamily:
+    family: IPFamily
+
+
+@dataclass(frozen=True, slots=True)
+class OfProtocol:
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Every one of these holds; never nested."""
+
+    matches: "tuple[Match, ...]"
+
+
+Match = (
+    OverLoopback
+    | Marked
+    | ToMarkedSocket
+    | Opening
+    | InNetworks
+    | AtPorts
+    | OwnedBy
+    | NotOwnedBy
+    | OnInterfaces
+    | OfFamily
+    | OfProtocol
+    | AllOf
+)
 
 
 # ── Rules ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True, slots=True)
 class SplitZone:
-    """Packets with the mark are tracked in a conntrack zone of their own, in the original direction only."""
+    """What matches is tracked in a conntrack zone of its own, in the original direction only."""
 
     rule_id: str
     meaning: str
     direction: Direction
-    marked: Marked
+    match: Match
     zone: int
 
 
@@ -117,11 +189,17 @@ class RestoreMark:
 
 @dataclass(frozen=True, slots=True)
 class Inspect:
-    """TCP that is new or invalid to conntrack goes through the stage FORGOTTEN; everything else has passed it."""
+    """Leads to another stage what is to be judged there; everything else has passed that stage.
+
+    TCP: new or invalid to conntrack (`invalid_only`: invalid alone), to the stage FORGOTTEN. UDP: new to conntrack, to
+    the stage DATAGRAM.
+    """
 
     rule_id: str
     meaning: str
     direction: Direction
+    invalid_only: bool = False
+    protocol: Protocol = Protocol.TCP
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,28 +225,38 @@ class PassGrandfathered:
 
 @dataclass(frozen=True, slots=True)
 class DropForgotten:
-    """What the stage FORGOTTEN has not let pass is dropped; with `sent_from`, only what a marked socket sends.
-
-    `sent_from` is (mark, source ports): the proxy's own ends of steered connections.
-    """
+    """What the stage FORGOTTEN has not let pass is dropped; with a match, only what matches."""
 
     rule_id: str
     meaning: str
     direction: Direction
-    sent_from: tuple[Marked, tuple[int, ...]] | None = None
+    match: Match | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """What matches in the stage DATAGRAM is answered with ICMP port unreachable (RFC 792, RFC 4443 3.1)."""
+
+    rule_id: str
+    meaning: str
+    direction: Direction
+    match: Match
 
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """The first packet (SYN) of a TCP connection, and with it the connection, is redirected to a local port."""
+    """What matches and opens a connection (TCP: a SYN alone; UDP: any datagram, for only the first of a flow comes by
+    a nat chain) is redirected to a local port, and with it the connection."""
 
     rule_id: str
     meaning: str
     direction: Direction
     port: int
+    match: Match | None = None
+    protocol: Protocol = Protocol.TCP
 
 
-Rule = SplitZone | KeepMark | RestoreMark | Inspect | Exempt | PassGrandfathered | DropForgotten | Capture
+Rule = SplitZone | KeepMark | RestoreMark | Inspect | Exempt | PassGrandfathered | DropForgotten | Refuse | Capture
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +264,7 @@ class ReturnPath:
     """`ip rule` + `ip route` that bring the application's answers to a transparent upstream back to the proxy.
 
     One rule and one route a family: `ip rule add preference P fwmark MARK/MASK lookup TABLE`,
-    `ip route add local default dev lo table TABLE`.
+    `ip route add local default dev lo table TABLE`. No family: there is none, and nothing to do.
     """
 
     mark: int
@@ -192,13 +280,15 @@ class RedirectPlan:
 
     `anchor` is what living steered connections need, apart from the rest: it is installed first and removed last, so
     that changing, losing or draining `rules` cuts none of them. `rules` inspect and capture. `drain` takes the place
-    of `rules` while the pod leaves: it captures nothing.
+    of `rules` while the pod leaves: it captures nothing. `loopback_addresses` are added to lo, where IPv4 needs none:
+    all of 127.0.0.0/8 is there already.
     """
 
     anchor: tuple[Rule, ...]
     rules: tuple[Rule, ...]
     drain: tuple[Rule, ...]
     return_path: ReturnPath
+    loopback_addresses: tuple[IPv6Address, ...] = ()
 
     @property
     def all_rules(self) -> tuple[Rule, ...]:

@@ -21,8 +21,8 @@ class OnUnsteered(Enum):
 class FlowTuple:
     """One TCP connection as its local socket sees it; v4-mapped addresses already plain v4.
 
-    `mark` is the socket's own (SO_MARK), None when the kernel did not tell. It is no part of the identity of a
-    connection: compare `key`.
+    `mark` is the socket's own (SO_MARK), None when the kernel did not tell; `uid` is its owner's. Neither is a part of
+    the identity of a connection: compare `key`.
     """
 
     local: IPAddress
@@ -30,6 +30,7 @@ class FlowTuple:
     remote: IPAddress
     remote_port: int
     mark: int | None = None
+    uid: int | None = None
 
     @property
     def key(self) -> "FlowKey":

@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 
 class ProofStatus(Enum):
     OK = "ok"
     FAILED = "failed"
     ABSENT = "absent"  # cannot be taken here: the pod has no address of this family, for example
+    EXEMPT = "exempt"  # nothing is to be proved: the pod wishes such a connection to go direct
+
+
+_SETTLED: Final = frozenset({ProofStatus.OK, ProofStatus.EXEMPT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +45,8 @@ class Proofs:
 
     @property
     def hold(self) -> bool:
-        """None failed, and each direction is proved in one family at least: absence alone proves nothing."""
-        ok = ProofStatus.OK
-        return (
-            not self.failures
-            and ok in (self.out4.status, self.out6.status)
-            and ok in (self.in4.status, self.in6.status)
+        """None failed, and each direction is proved in one family at least, or has nothing to prove: absence alone
+        proves nothing."""
+        return not self.failures and all(
+            _SETTLED & {four.status, six.status} for four, six in ((self.out4, self.out6), (self.in4, self.in6))
         )

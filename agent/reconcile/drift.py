@@ -33,9 +33,10 @@ def drifted(life: Life, event: Drifted, settings: LifeSettings) -> Step:
         return life, ()
     if life.drained or life.state is State.LEAVING:
         return life, (Drain(plan_to_leave(life, settings)),)
-    if life.plan is None:
+    plan = life.plan_in_force  # a newer one may have been refused: it is asked for again, and not by drift
+    if plan is None:
         return life, ()
-    return replace(life, state=State.DRIFTED, reason=_told(event), timer=None), (Heal(life.plan),)
+    return replace(life, state=State.DRIFTED, reason=_told(event), timer=None), (Heal(plan),)
 
 
 def _told(event: Drifted) -> str:
@@ -47,7 +48,7 @@ def _told(event: Drifted) -> str:
 def healed(life: Life, event: Healed, settings: LifeSettings) -> Step:
     """In force again; whether it is served is to be proved. What had failed before is still to be put right, though:
     the plan may be one that the pod no longer asks for."""
-    if life.failures:
+    if life.failures or life.replaces is not None:
         return enter(life)
     return replace(life, state=State.INSTALLED, reason=UNPROVED), (Prove(),)
 

@@ -90,8 +90,9 @@ def planned(life: Life, settings: LifeSettings, *, enrolled: bool) -> Step:
         return replace(life, complaint=complaint), () if complaint == life.complaint else (Prove(),)
     # Without a plan a former agent's rules are in force, which nobody here can name: they stay, and they are served.
     # From here on a proxy may serve it, also one that hears of it by its snapshot before the answer is there.
-    told = replace(life, state=State.PLANNED, plan=plan, announced=True, reason="", complaint=complaint)
-    return told, (Announce(),)
+    told = replace(life, state=State.PLANNED, plan=plan, announced=True, reason="", complaint=complaint, timer=None)
+    in_force = life.plan_in_force if life.capturing else None
+    return replace(told, replaces=None if in_force == plan else in_force), (Announce(),)
 
 
 def acked(life: Life, event: Acked, settings: LifeSettings) -> Step:
@@ -101,7 +102,7 @@ def acked(life: Life, event: Acked, settings: LifeSettings) -> Step:
         return replace(life, timer=None if life.timer is Timer.RETRY else life.timer), (Prove(),)
     if life.timer is not None:  # no answer to an announcement: of a snapshot, and as old as the wait for its turn
         return replace(life, timer=None), (Announce(),)
-    return replace(life, state=State.ANNOUNCED, reason="", timer=None), (Install(life.plan),)
+    return replace(life, state=State.ANNOUNCED, reason="", timer=None), (Install(life.plan, life.replaces),)
 
 
 def nacked(life: Life, event: Nacked, settings: LifeSettings) -> Step:
@@ -114,15 +115,22 @@ def proxy_absent(life: Life, event: ProxyAbsent, settings: LifeSettings) -> Step
 
 def _unserved(life: Life, state: State, reason: str, settings: LifeSettings) -> Step:
     """Rules of before are put in order without a proxy too: refused connections beat connections past the mesh."""
-    in_order = (Install(life.plan),) if life.state is State.PLANNED and life.capturing and life.plan else ()
+    in_order: tuple[Install, ...] = ()
+    if life.state is State.PLANNED and life.capturing and life.plan is not None:
+        in_order = (Install(life.plan, life.replaces),)
     told = f"{reason}; {life.complaint}" if life.complaint else reason
     waiting, actions = wake(replace(life, state=state, reason=told), Timer.RETRY, settings.retry_s)
     return waiting, (*in_order, *actions)
 
 
+def put_in_order(life: Life, event: Installed, settings: LifeSettings) -> Step:
+    """The plan is in force; nobody serves it yet."""
+    return replace(life, replaces=None), ()
+
+
 def installed(life: Life, event: Installed, settings: LifeSettings) -> Step:
     in_force = replace(life, state=State.INSTALLED, installed=True, drained=False, reason=UNPROVED, failures=0)
-    return in_force, (Prove(),)
+    return replace(in_force, replaces=None), (Prove(),)
 
 
 def refused(life: Life, event: Refused, settings: LifeSettings) -> Step:

@@ -54,7 +54,7 @@ def _leaving(life: Life, ending: State, patience_s: float, settings: LifeSetting
     if life.looked_at and not life.installed:
         return withdrawn_last(cleared, settings)
     plan = plan_to_leave(life, settings)
-    return replace(cleared, installed=True, plan=plan, drain_left_s=patience_s), (Drain(plan),)
+    return replace(cleared, installed=True, plan=plan, replaces=None, drain_left_s=patience_s), (Drain(plan),)
 
 
 def superseded(life: Life, seen: Seen, settings: LifeSettings) -> Step:

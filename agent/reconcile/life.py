@@ -91,6 +91,7 @@ class Life:
     `looked_at`: until the first look succeeds, the agent does not know what the one before it left in the namespace
     and with the proxy. `installed`: something of ours is in force there, `drained`: and it is the drain form.
     `announced`: a proxy may serve the pod, on this agent's word or on a former one's, and is to be told of the end.
+    `plan` is what the pod is to have; while that is not in force yet, `replaces` is what is.
     """
 
     pod: PodRef
@@ -100,6 +101,7 @@ class Life:
     reason: str = ""
     complaint: str = ""  # what the pod asks for and cannot get, while what is in force stays; or why it leaves
     plan: RedirectPlan | None = None
+    replaces: RedirectPlan | None = None
     looked_at: bool = False
     announced: bool = False
     installed: bool = False
@@ -115,6 +117,11 @@ class Life:
     def capturing(self) -> bool:
         """New connections of the pod are led to the proxy, as far as the agent knows."""
         return self.installed and not self.drained
+
+    @property
+    def plan_in_force(self) -> RedirectPlan | None:
+        """None: nothing of ours, or what only a former agent could name."""
+        return self.replaces or self.plan
 
 
 # ── Events ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -261,7 +268,10 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Install:
+    """`replaces`: the plan in force until then, when it is another one: what that left alone has not slipped by."""
+
     plan: RedirectPlan
+    replaces: RedirectPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)

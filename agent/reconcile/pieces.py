@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from agent.plan import RedirectPlan, build_plan
+from agent.plan import InvalidPlan, RedirectPlan, build_plan
 from agent.reconcile.life import Held, Inspect, Life, LifeSettings, State, Step, Timer, Wake, Withdraw
 
 Handler = Callable[[Life, Any, LifeSettings], Step]  # Any: the tables' keys say which event a handler takes
@@ -52,6 +52,11 @@ def wake(life: Life, timer: Timer, after_s: float) -> Step:
 
 
 def plan_to_leave(life: Life, settings: LifeSettings) -> RedirectPlan:
-    """The plan in force or, where only a former agent knew it, the one that asks for nothing special: the drain form
-    and the removal are the same for all."""
-    return life.plan or build_plan(replace(life.pod, annotations=()), settings.plan)
+    """The plan in force or, where only a former agent knew it, what the pod asks for now: what steers is the same for
+    all in the drain form and its removal, and only what is left alone altogether may differ."""
+    if life.plan_in_force is not None:
+        return life.plan_in_force
+    try:
+        return build_plan(life.pod, settings.plan)
+    except InvalidPlan:
+        return build_plan(replace(life.pod, annotations=()), settings.plan)

@@ -99,7 +99,7 @@ def _homeless(life: Life, reason: str, settings: LifeSettings) -> Step:
     """The namespace took its rules along. The source will tell that the pod left, or where it is now."""
     if life.state is State.DISABLED:
         return life, ()
-    lost = replace(known(life), installed=False, drained=False, reason=reason, timer=None)
+    lost = replace(known(life), installed=False, drained=False, replaces=None, reason=reason, timer=None)
     if life.state is State.LEAVING and life.ending is not State.FAILED:
         return leaving.withdrawn_last(lost, settings)
     if life.ending is State.GONE:
@@ -138,6 +138,7 @@ TABLE: Final[Mapping[tuple[State, type], Handler]] = {
     (State.PENDING, Acked): entering.acked,
     (State.PENDING, Nacked): entering.nacked,
     (State.PENDING, ProxyAbsent): entering.proxy_absent,
+    (State.PENDING, Installed): entering.put_in_order,
     (State.PENDING, Refused): entering.refused,
     (State.PENDING, Due): _due,
     (State.PENDING, Drifted): drift.drifted,
@@ -147,6 +148,7 @@ TABLE: Final[Mapping[tuple[State, type], Handler]] = {
     (State.INSTALLED, Acked): entering.acked,
     (State.INSTALLED, Nacked): entering.nacked,
     (State.INSTALLED, ProxyAbsent): entering.proxy_absent,
+    (State.INSTALLED, Installed): entering.put_in_order,
     (State.INSTALLED, Refused): entering.refused,
     (State.INSTALLED, ProofsTaken): entering.proofs_taken,
     (State.INSTALLED, ProveNow): entering.prove,

@@ -5,24 +5,25 @@ import contextlib
 import errno
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from aiohttp import web
 
 from agent.errors import CannotStart
 from agent.events import Events, event_list
+from agent.kernel.held import Found
 from agent.kernel.netns import NetnsRefused
 from agent.kernel.refused import KernelRefused
 from agent.metrics import CONTENT_TYPE, AgentMetrics
-from agent.plan import build_plan
 from agent.reconcile import Life, State
-from agent.reconcile.life import ProveNow
+from agent.reconcile.life import Drifted, ProveNow
+from agent.reconcile.pieces import plan_to_leave
 from agent.settings import AgentSettings
 from agent.supervisor.effects import Effects
 from agent.supervisor.registry import Registry
 from agent.supervisor.reports import PodReports
-from agent.supervisor.views import pod_view, rules_view
+from agent.supervisor.views import plan_view, pod_view, rules_view
 from agent.supervisor.worker import PodWorker
 
 VERIFY_TIMEOUT_S: Final = 15.0
@@ -58,6 +59,8 @@ class Admin:
         application.router.add_get("/pods/{namespace}/{name}", self._pod)
         application.router.add_post("/pods/{namespace}/{name}/verify", self._verify)
         application.router.add_get("/rules/{namespace}/{name}", self._rules)
+        application.router.add_post("/rules/{namespace}/{name}/diff", self._diff)
+        application.router.add_get("/plan/{namespace}/{name}", self._plan)
         application.router.add_get("/events", self._all_events)
         application.router.add_get("/events/{namespace}/{name}", self._events_of)
         application.router.add_get("/metrics", self._exposition)
@@ -91,12 +94,46 @@ class Admin:
 
     async def _rules(self, request: web.Request) -> web.Response:
         life = self._find(request).life
-        plan = life.plan or build_plan(life.pod, self._settings.life.plan)
-        try:
+        plan = plan_to_leave(life, self._settings.life)
+        with _readable(life):
             counters = await self._effects.counters(life)
-        except (KernelRefused, NetnsRefused, OSError) as error:
-            raise _problem(web.HTTPConflict, f"pod {life.pod}: the rules cannot be read: {error}") from error
-        return web.json_response(rules_view(life, plan, counters))
+        return web.json_response({**rules_view(life, plan, counters), "backend": self._effects.backend})
+
+    async def _plan(self, request: web.Request) -> web.Response:
+        shown = plan_view(self._find(request).life, self._settings.life.plan)
+        return web.json_response({**shown, "backend": self._effects.backend})
+
+    async def _diff(self, request: web.Request) -> web.Response:
+        """With `?fix=1` what differs is put right, as after any drift."""
+        worker = self._find(request)
+        found = await self._compared(worker.life)
+        answer: dict[str, Any] = {
+            "pod": str(worker.life.pod),
+            "changes": list(found.changes),
+            "foreign": list(found.foreign),
+        }
+        if request.query.get("fix") == "1" and found.changes:
+            left = await self._put_right(worker, found)
+            answer |= {"fixed": not left.changes, "left": list(left.changes)}
+        life = worker.life
+        return web.json_response({**answer, "state": life.state.value, "reason": life.reason})
+
+    async def _put_right(self, worker: PodWorker, found: Found) -> Found:
+        event = Drifted(found.changes, "")
+        self._reports.drifted(worker.life, event)
+        proved = asyncio.ensure_future(worker.proved())
+        worker.post(event)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(proved, VERIFY_TIMEOUT_S)
+        return await self._compared(worker.life)
+
+    async def _compared(self, life: Life) -> Found:
+        plan = life.plan_in_force
+        if not life.installed or plan is None:
+            why = f": {life.reason}" if life.reason else ""
+            raise _problem(web.HTTPConflict, f"pod {life.pod} is {life.state.value}, no plan is in force there{why}")
+        with _readable(life):
+            return await self._effects.compare(life, plan)
 
     async def _all_events(self, request: web.Request) -> web.Response:
         return web.json_response(event_list(self._events.all()))
@@ -118,6 +155,14 @@ class Admin:
         if worker is None:
             raise _problem(web.HTTPNotFound, f"no pod {namespace}/{name} on this node: see `headgate pods`")
         return worker
+
+
+@contextlib.contextmanager
+def _readable(life: Life) -> Iterator[None]:
+    try:
+        yield
+    except (KernelRefused, NetnsRefused, OSError) as error:
+        raise _problem(web.HTTPConflict, f"pod {life.pod}: the rules cannot be read: {error}") from error
 
 
 def _problem(kind: type[web.HTTPException], text: str) -> web.HTTPException:

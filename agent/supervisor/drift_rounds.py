@@ -16,14 +16,15 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Protocol
 
 from agent.kernel import glance, held, nsid
 from agent.kernel.hearing import UNSEEN, Heard, Hearing, who
-from agent.kernel.held import Expectation
+from agent.kernel.held import Expectation, Found
 from agent.kernel.netns import NetnsRefused, Rounds, open_netns
 from agent.kernel.refused import KernelRefused
-from agent.plan import PlanSettings
+from agent.plan import PlanSettings, RedirectPlan
+from agent.plan.drift import Form
 from agent.printable import printable
 from agent.supervisor.drift_ledger import Command, Finding, Forget, Hold, Release, Watch
 
@@ -57,6 +58,29 @@ _MOST_NAMED: Final = 3
 """Who changed something, named in one finding."""
 
 
+class Comparing(Protocol):
+    """How a backend's rules are looked at. `generation` changes with any rule, where the kernel has such a number; what
+    `expectation` makes of a plan is for `compare` alone. Called on the thread, in the pod's namespace but for
+    `expectation`. Raise KernelRefused or OSError."""
+
+    def generation(self) -> bytes: ...
+
+    def expectation(self, plan: RedirectPlan, form: Form) -> Any: ...
+
+    def compare(self, expected: Any, *, unchanged: bool) -> Found: ...
+
+
+class NftComparing:
+    def generation(self) -> bytes:
+        return glance.generation()
+
+    def expectation(self, plan: RedirectPlan, form: Form) -> Expectation:
+        return held.expectation(plan, form)
+
+    def compare(self, expected: Expectation, *, unchanged: bool) -> Found:
+        return held.compare(expected, unchanged=unchanged)
+
+
 @dataclass(slots=True)
 class _Pod:
     watch: Watch
@@ -66,7 +90,7 @@ class _Pod:
     nsid: int | None = None
     generation: bytes = b""
     routed: bytes = b""
-    expected: Expectation | None = None
+    expected: Any = None  # of Comparing; None: not made yet
     is_well: bool = False  # as of `generation`, and of this expectation
     looked_s: float = -math.inf
     not_before_s: float = 0.0
@@ -79,9 +103,15 @@ class DriftRounds:
     """`tell` and `ended` are called on the thread; `send` and `close` may be called from any other."""
 
     def __init__(
-        self, settings: PlanSettings, tell: Callable[[Finding], None], ended: Callable[[BaseException], None]
+        self,
+        settings: PlanSettings,
+        tell: Callable[[Finding], None],
+        ended: Callable[[BaseException], None],
+        comparing: Comparing | None = None,
     ) -> None:
-        """`ended` is told of what ended the thread, unless `close` did. Raises OSError (EMFILE)."""
+        """`ended` is told of what ended the thread, unless `close` did. `comparing` None: nftables. Raises OSError
+        (EMFILE)."""
+        self._comparing = comparing or NftComparing()
         self._settings = settings
         self._tell = tell
         self._ended = ended
@@ -112,7 +142,9 @@ class DriftRounds:
 
     def _main(self) -> None:
         try:
-            with contextlib.closing(_Thread(self._settings, self._tell, self._commands, self._wake)) as thread:
+            with contextlib.closing(
+                _Thread(self._settings, self._comparing, self._tell, self._commands, self._wake)
+            ) as thread:
                 thread.run()
         except BaseException as error:
             self._ended(error)
@@ -122,8 +154,14 @@ class _Thread:
     """What belongs to the thread alone. Made and used on it."""
 
     def __init__(
-        self, settings: PlanSettings, tell: Callable[[Finding], None], commands: deque[Command | None], wake: int
+        self,
+        settings: PlanSettings,
+        comparing: Comparing,
+        tell: Callable[[Finding], None],
+        commands: deque[Command | None],
+        wake: int,
     ) -> None:
+        self._comparing = comparing
         self._tell = tell
         self._commands = commands
         self._wake = wake
@@ -258,7 +296,7 @@ class _Thread:
         routed = pod.routed
         try:
             self._rounds.enter(pod.watch.netns_path)
-            generation = glance.generation()
+            generation = self._comparing.generation()
             if self._owed > 0 or self._hearing is None or pod.beat % _ROUTED_EVERY == 0:
                 self._owed -= 1
                 routed = self._routed.read()
@@ -282,17 +320,17 @@ class _Thread:
     def _compare(self, pod: _Pod) -> None:
         watch = pod.watch
         if pod.expected is None:
-            pod.expected = held.expectation(watch.plan, watch.form)
+            pod.expected = self._comparing.expectation(watch.plan, watch.form)
         if pod.nsid is None:
             self._number(pod)
         routine, pod.routine = pod.routine, False
         try:
             self._rounds.enter(watch.netns_path, watch.netns_id)
             # Before what is compared: a change that comes in between makes the next visit find another number.
-            generation = glance.generation()
+            generation = self._comparing.generation()
             unchanged = pod.is_well and generation == pod.generation
             pod.generation, pod.routed = generation, self._routed.read()
-            found = held.compare(pod.expected, unchanged=unchanged)
+            found = self._comparing.compare(pod.expected, unchanged=unchanged)
             pod.is_well = not found.changes
         finally:
             self._rounds.home()

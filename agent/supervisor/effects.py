@@ -14,6 +14,7 @@ from agent.handoff.zds import Acked as ZdsAcked
 from agent.handoff.zds import Nacked as ZdsNacked
 from agent.handoff.zds import NoProxy, ZdsServer
 from agent.kernel import probe
+from agent.kernel.held import Found
 from agent.kernel.netns import NetnsRefused, NetnsThreads, OpenNetns, open_netns
 from agent.kernel.nft import RuleCounter
 from agent.kernel.refused import KernelRefused
@@ -34,6 +35,7 @@ from agent.reconcile.life import (
     Healed,
     Inspect,
     Inspected,
+    Inspection,
     Install,
     Installed,
     Life,
@@ -50,8 +52,10 @@ from agent.reconcile.life import (
     Withdrawn,
 )
 from agent.supervisor import inside
+from agent.supervisor.inside import Applied, LookedAfter
 from agent.supervisor.precedence import Precedence
 from agent.supervisor.reports import PodReports, key_of
+from agent.supervisor.unsteered import Unsteered
 from proxy.api.zds import WorkloadInfo
 
 _log: Final = logging.getLogger("headgate.effects")
@@ -80,6 +84,37 @@ class Watch(Protocol):
     def ours(self, uid: str) -> AbstractContextManager[None]: ...
 
 
+class Rules(Protocol):
+    """What is done inside a pod's namespace, with one backend: agent.supervisor.inside, or IptablesRules."""
+
+    def inspect(self, settings: PlanSettings, /) -> Inspection: ...
+
+    def enrol(
+        self,
+        plan: RedirectPlan,
+        settings: PlanSettings,
+        on_unsteered: OnUnsteered,
+        replaces: RedirectPlan | None,
+        /,
+    ) -> Applied: ...
+
+    def restore(
+        self, plan: RedirectPlan, settings: PlanSettings, remembered: Unsteered, on_unsteered: OnUnsteered, /
+    ) -> Applied: ...
+
+    def drain(self, plan: RedirectPlan, /) -> None: ...
+
+    def remove(self, plan: RedirectPlan, /) -> None: ...
+
+    def count_steered(self, settings: PlanSettings, /) -> int: ...
+
+    def look_after(self, remembered: Unsteered, settings: PlanSettings, /) -> LookedAfter: ...
+
+    def compare(self, plan: RedirectPlan, form: Form, /) -> Found: ...
+
+    def counters(self) -> tuple[RuleCounter, ...]: ...
+
+
 class Effects:
     """The means that all pods share."""
 
@@ -94,7 +129,12 @@ class Effects:
         store: FdStore,
         watch: Watch,
         reports: PodReports,
+        rules: Rules = inside,
+        backend: str = "nft",
     ) -> None:
+        """`backend`: what `rules` are made of, as it is told."""
+        self.backend = backend
+        self._rules = rules
         self._settings = settings
         self._on_unsteered = on_unsteered
         self._threads = threads
@@ -143,14 +183,14 @@ class Effects:
                 await self._zds.remove(life.pod.uid)
                 return Withdrawn()
             case Inspect():
-                inspection = await self._inside(life, inside.inspect, self._settings)
+                inspection = await self._inside(life, self._rules.inspect, self._settings)
                 if inspection.netns_cookie:
                     self._store.expect(life.pod.uid, inspection.netns_cookie)
                 return Inspected(inspection)
             case Announce():
                 return await self._announce(life)
             case CountSteered():
-                return SteeredLeft(await self._inside(life, inside.count_steered, self._settings))
+                return SteeredLeft(await self._inside(life, self._rules.count_steered, self._settings))
             case _:
                 with self._watch.ours(key_of(life)):
                     return await self._change(life, effect)
@@ -158,27 +198,31 @@ class Effects:
     async def _change(self, life: Life, effect: Install | Heal | Drain | Remove) -> Event:
         """What is watched changes with the rules, so that no change of ours is taken for somebody else's."""
         match effect:
-            case Install(plan=plan):
-                applied = await self._inside(life, inside.install, plan, self._settings, self._on_unsteered)
+            case Install(plan=plan, replaces=replaces):
+                applied = await self._inside(
+                    life, self._rules.enrol, plan, self._settings, self._on_unsteered, replaces
+                )
                 self._watched(life, plan, Form.STEERING)
                 self._tidying.later()
                 self._metrics.applied(applied.seconds)
                 self._reports.installed(life, applied)
+                if replaces is not None and applied.changed:
+                    self._reports.rewished(life, replaces, plan, applied)
                 return Installed()
             case Heal(plan=plan):
                 known = self._reports.of(life).unsteered
-                applied = await self._inside(life, inside.restore, plan, self._settings, known, self._on_unsteered)
+                applied = await self._inside(life, self._rules.restore, plan, self._settings, known, self._on_unsteered)
                 self._watched(life, plan, Form.STEERING)
                 self._tidying.later()
                 self._reports.healed(life, applied)
                 return Healed(len(applied.slipped), applied.cut)
             case Drain(plan=plan):
-                await self._inside(life, inside.drain, plan)
+                await self._inside(life, self._rules.drain, plan)
                 self._watched(life, plan, Form.DRAIN)
                 return Drained()
             case Remove(plan=plan):
                 self._watch.forget(key_of(life))
-                await self._inside(life, inside.remove, plan)
+                await self._inside(life, self._rules.remove, plan)
                 self._reports.forget(life)
                 return Removed()
 
@@ -201,10 +245,13 @@ class Effects:
         async with self._provers:
             await self._precedence.give_way()
             known = self._reports.of(life).unsteered
-            beside = functools.partial(inside.look_after, known, self._settings)
+            beside = functools.partial(self._rules.look_after, known, self._settings)
+            plan = life.plan_in_force
             try:
                 with _open(life) as netns:
-                    proofs, found = await probe.prove_beside(life.pod, netns, self._threads, self._objects, beside)
+                    proofs, found = await probe.prove_beside(
+                        life.pod, netns, self._threads, self._objects, beside, plan=plan
+                    )
             except (_NetnsGone, NetnsRefused) as error:
                 return NetnsLost(str(error))
             except (KernelRefused, OSError) as error:
@@ -216,16 +263,22 @@ class Effects:
         self._looked_after(life, found)
         return ProofsTaken(proofs)
 
-    def _looked_after(self, life: Life, found: inside.LookedAfter) -> None:
+    def _looked_after(self, life: Life, found: LookedAfter) -> None:
         self._reports.unsteered(life, found.unsteered)
         self._reports.conntrack(life, found.table)
         for counter in found.forgotten:
             self._metrics.forgotten(life.pod, counter.rule_id, counter.packets)
 
+    async def compare(self, life: Life, plan: RedirectPlan) -> Found:
+        """What the namespace holds, beside the plan. Raises as `counters`."""
+        form = Form.DRAIN if life.drained else Form.STEERING
+        with open_netns(life.netns_path, life.netns_id) as netns:
+            return await self._threads.run(netns, self._rules.compare, plan, form)
+
     async def counters(self, life: Life) -> tuple[RuleCounter, ...]:
         """Raises KernelRefused, NetnsRefused, OSError."""
         with open_netns(life.netns_path, life.netns_id) as netns:
-            return await self._threads.run(netns, inside.counters)
+            return await self._threads.run(netns, self._rules.counters)
 
     def close(self) -> None:
         self._tidying.cancel()

@@ -7,15 +7,26 @@ import itertools
 import socket
 import struct
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
-from agent.kernel import conntrack, held, iproute, nft, nft_replay, sock_diag
+from agent.kernel import backends, conntrack, held, iproute, nft, nft_replay, outside, sock_diag
+from agent.kernel.backends import Backend
+from agent.kernel.held import Found
+from agent.kernel.iptables_tools import legacy_used
 from agent.kernel.nft import RuleCounter
 from agent.kernel.refused import KernelRefused
-from agent.plan import FlowKey, OnUnsteered, PlanSettings, RedirectPlan, opened_meanwhile, outside_the_mesh, steerable
+from agent.plan import (
+    FlowKey,
+    IPFamily,
+    OnUnsteered,
+    PlanSettings,
+    RedirectPlan,
+    drain_rule_ids,
+)
 from agent.plan.drift import Form
+from agent.plan.forgotten import DROP_RULE_IDS
 from agent.plan.render.nft import (
     ANCHOR_TABLE,
     TABLE,
@@ -26,14 +37,15 @@ from agent.plan.render.nft import (
     remove_script,
     set_names,
 )
+from agent.plan.rules import Capture, Protocol
 from agent.reconcile.life import Held, Inspection, PortConflict
-from agent.supervisor import unsteered
+from agent.supervisor import left_alone, unsteered
 from agent.supervisor.unsteered import Unsteered
 
-_FORGOTTEN_RULES: Final = {"in-forgotten": ("in-forgotten",), "out-forgotten": ("out-forgotten", "out-forgotten-proxy")}
-"""By chain: what counts the packets of forgotten connections that were dropped."""
 _SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h
 _OURS: Final = frozenset({TABLE, ANCHOR_TABLE})
+_IPTABLES: Final = frozenset({"raw", "mangle", "nat", "filter"})
+"""What iptables-nft calls its tables, of families ip and ip6."""
 _RETURN_PATH_PARTS: Final = 2  # a rule and a route a family
 
 
@@ -42,15 +54,16 @@ class Applied:
     """How the plan came into force: seconds it took, and the connections that live on outside the mesh.
 
     `changed` False: it was in force already, and nothing was touched. `slipped`: connections that were found to have
-    gone past the mesh while rules were missing; `ended`: those that were reset for being outside; `cut`: steered
-    connections that lost one of their sockets, and with it their translation, through the rules' absence. `counting_s`:
-    what it took to find these, after the plan was in force.
+    gone past the mesh while rules were missing; `replanned`: those that the rules before left alone; `ended`: those
+    that were reset for being outside; `cut`: steered connections that lost one of their sockets, and with it their
+    translation, through the rules' absence. `counting_s`: what it took to find these, after the plan was in force.
     """
 
     seconds: float
     unsteered: Unsteered
     changed: bool = True
     slipped: frozenset[FlowKey] = frozenset()
+    replanned: frozenset[FlowKey] = frozenset()
     ended: frozenset[FlowKey] = frozenset()
     cut: int = 0
     counting_s: float = 0.0
@@ -65,16 +78,18 @@ class LookedAfter:
     table: conntrack.Table
 
 
-def inspect(settings: PlanSettings) -> Inspection:
-    """Addresses, who listens on the proxy's ports, and what a former agent left in force. The proxy's own listeners
-    carry its mark: after a restart of the agent they are there already, and are no conflict."""
+def inspect(settings: PlanSettings, held_here: Callable[[PlanSettings], Held] | None = None) -> Inspection:
+    """Addresses, who listens on the proxy's ports, and what a former agent left in force (`held_here`: as another
+    backend finds it). The proxy's own listeners carry its mark: after a restart of the agent they are there already,
+    and are no conflict."""
     ours = (settings.outbound_port, settings.inbound_port, settings.tunnel_port)
     conflicts = []
     for listener in sock_diag.listeners():
         if listener.port in ours and (listener.mark or 0) & settings.mark_mask != settings.proxy_mark:
             owner = sock_diag.owner_of(listener.inode)
             conflicts.append(PortConflict(listener.port, owner.pid if owner else 0, owner.command if owner else ""))
-    return Inspection(iproute.read_addresses(), tuple(dict.fromkeys(conflicts)), _held(settings), _netns_cookie())
+    left = (held_here or _held)(settings)
+    return Inspection(iproute.read_addresses(), tuple(dict.fromkeys(conflicts)), left, _netns_cookie())
 
 
 def _netns_cookie() -> int:
@@ -84,12 +99,17 @@ def _netns_cookie() -> int:
 
 def _held(settings: PlanSettings) -> Held:
     if not nft.tables() & _OURS:
-        path = settings.return_path
-        missing = len(iproute.missing_return_path(path))
-        # Of IPv6, nothing is missing where it is off: what then is not missing is not there either.
-        absent = (_RETURN_PATH_PARTS, _RETURN_PATH_PARTS * len(path.families))
-        return Held.NOTHING if missing in absent else Held.RULES
-    return Held.DRAIN_FORM if _drains(settings.drain_rule_ids) else Held.RULES
+        return Held.RULES if _others() else held_beside_rules(settings)
+    return Held.DRAIN_FORM if _drains(drain_rule_ids(settings)) else Held.RULES
+
+
+def held_beside_rules(settings: PlanSettings) -> Held:
+    """Of a namespace that holds no rule of ours."""
+    path = settings.return_path
+    missing = len(iproute.missing_return_path(path))
+    # Of IPv6, nothing is missing where it is off: what then is not missing is not there either.
+    absent = (_RETURN_PATH_PARTS, _RETURN_PATH_PARTS * len(path.families))
+    return Held.NOTHING if missing in absent else Held.RULES
 
 
 def _drains(rule_ids: Collection[str]) -> bool:
@@ -99,8 +119,14 @@ def _drains(rule_ids: Collection[str]) -> bool:
 
 
 # ── Into force ─────────────────────────────────────────────────────────────────────────────────────────────────────
-def install(plan: RedirectPlan, settings: PlanSettings, on_unsteered: OnUnsteered = OnUnsteered.REPORT) -> Applied:
-    """Put the plan in force; a namespace that holds it already is left alone, counters, handles, sets and all."""
+def install(
+    plan: RedirectPlan,
+    settings: PlanSettings,
+    on_unsteered: OnUnsteered = OnUnsteered.REPORT,
+    replaces: RedirectPlan | None = None,
+) -> Applied:
+    """Put the plan in force; a namespace that holds it already is left alone, counters, handles, sets and all.
+    `replaces`: what was in force until now, if that is known."""
     began = time.perf_counter()
     if not nft.tables() & _OURS:
         try:
@@ -108,7 +134,40 @@ def install(plan: RedirectPlan, settings: PlanSettings, on_unsteered: OnUnsteere
         except KernelRefused:
             if not nft.tables() & _OURS:  # else somebody else installs at this moment
                 raise
-    return restore(plan, settings, Unsteered(), on_unsteered, began)
+    return restore(plan, settings, Unsteered(), on_unsteered, began, replaces)
+
+
+def enrol(
+    plan: RedirectPlan,
+    settings: PlanSettings,
+    on_unsteered: OnUnsteered = OnUnsteered.REPORT,
+    replaces: RedirectPlan | None = None,
+) -> Applied:
+    """As `install`, and takes away what an agent with another backend left there; unless queries would be led to where
+    nobody answers."""
+    refuse_deaf(plan)
+    applied = install(plan, settings, on_unsteered, replaces)
+    for other in _others() if applied.changed else ():
+        backends.remove_rules(other)
+    return applied
+
+
+def _others() -> frozenset[Backend]:
+    """Which other backends hold something of ours. Most pods have no table of iptables at all, which is asked first, in
+    half the time."""
+    used = nft.tables(socket.AF_UNSPEC) & _IPTABLES or any(map(legacy_used, IPFamily))
+    return backends.held() - {Backend.NFTABLES} if used else frozenset()
+
+
+def refuse_deaf(plan: RedirectPlan) -> None:
+    """Not every proxy serves DNS, and a pod without names is a broken one."""
+    queried = {rule.port for rule in plan.rules if isinstance(rule, Capture) and rule.protocol is Protocol.UDP}
+    if queried and (deaf := queried - sock_diag.datagram_ports()):
+        raise KernelRefused(
+            f"leading DNS queries to port {min(deaf)}",
+            "no socket of the pod's namespace receives there: the proxy serves no DNS",
+            "take the annotation dns-capture away, or run a proxy that does",
+        )
 
 
 def _install_fresh(plan: RedirectPlan, settings: PlanSettings, on_unsteered: OnUnsteered, began: float) -> Applied:
@@ -118,10 +177,11 @@ def _install_fresh(plan: RedirectPlan, settings: PlanSettings, on_unsteered: OnU
     reading shows beyond the first is either captured (left out) or opened in the gap (added).
     """
     iproute.ensure_return_path(plan.return_path)
-    before = unsteered.read(settings)
-    script = install_script(plan, before, replace=False)
+    before = outside.read(settings)
+    older = left_alone.concerned(plan, settings, before)
+    script = install_script(plan, older, replace=False)
     try:
-        if before:
+        if older:
             nft.apply(script)  # nobody else has these connections: nothing to compile
         else:
             nft_replay.apply_fresh(script)
@@ -129,20 +189,25 @@ def _install_fresh(plan: RedirectPlan, settings: PlanSettings, on_unsteered: OnU
         if not nft.tables() & _OURS:  # nothing was in force before either
             iproute.remove_return_path(plan.return_path)
         raise
-    late = _opened_meanwhile(before, settings)
+    late = left_alone.concerned(plan, settings, outside.read_later(before, settings))
     if late:
         nft.apply(grandfather_script(late))
-    outside = Unsteered(before | late)
-    ended = _ended(outside.flows, on_unsteered)
-    return Applied(time.perf_counter() - began, outside.among(outside.flows - ended), ended=ended)
+    past = Unsteered(older | late)
+    ended = _ended(plan, settings, past.flows, on_unsteered)
+    return Applied(time.perf_counter() - began, past.among(past.flows - ended), ended=ended)
 
 
 def in_force(plan: RedirectPlan) -> bool:
     """The namespace holds exactly the plan, in its steering form. Raises KernelRefused or OSError."""
+    return not compare(plan, Form.STEERING).changes
+
+
+def compare(plan: RedirectPlan, form: Form) -> Found:
+    """What differs, in words, and whose chains come before ours. Raises KernelRefused or OSError."""
     try:
-        return not held.compare(held.expectation(plan, Form.STEERING)).changes
-    except FileNotFoundError:  # a table went while it was read
-        return False
+        return held.compare(held.expectation(plan, form))
+    except FileNotFoundError:
+        return Found(("a table went while it was read",), ())
 
 
 def restore(
@@ -151,11 +216,13 @@ def restore(
     remembered: Unsteered,
     on_unsteered: OnUnsteered = OnUnsteered.REPORT,
     began: float | None = None,
+    replaces: RedirectPlan | None = None,
 ) -> Applied:
-    """Put the plan in force where it was before, in one transaction, and find what its absence has cost.
+    """Put the plan in force where it or `replaces` was before, in one transaction, and find what its absence has cost.
 
     `remembered`: connections known to be outside the mesh, beside those that the kernel's sets still tell of. All else
-    that is outside has slipped by. Steered connections live on: the anchor holds the hooks, or conntrack remembers.
+    that is outside and would be steered has slipped by, or `replaces` left it alone. Steered connections live on: the
+    anchor holds the hooks, or conntrack remembers.
     """
     began = time.perf_counter() if began is None else began
     remembered = remembered.also(unsteered.known())
@@ -163,58 +230,85 @@ def restore(
         return Applied(time.perf_counter() - began, remembered, changed=False)
     translated = () if nft.tables() & _OURS else _translated(settings)
     iproute.ensure_return_path(plan.return_path)
-    let_pass = None if in_force(plan) else _replace(plan, settings, remembered)
+    passed = None if in_force(plan) else _replace(plan, settings, remembered, replaces)
     seconds = time.perf_counter() - began
     # Only now, for it takes its time in a busy pod: what was lost while the plan was not in force.
-    outside, cut = (remembered, 0) if let_pass is None else _slipped(remembered, let_pass, settings)
+    past, cut = (remembered, 0) if passed is None else _lost(plan, settings, passed, replaces)
     if translated:
         cut = _cut(translated, settings)
-    slipped = outside.slipped - remembered.slipped
-    ended = _ended(slipped, on_unsteered)
-    left = outside.among(outside.flows - ended)
+    slipped, replanned = past.slipped - remembered.slipped, past.replanned - remembered.replanned
+    ended = _ended(plan, settings, slipped | replanned, on_unsteered)
+    left = past.among(past.flows - ended)
     counting_s = time.perf_counter() - began - seconds
-    return Applied(seconds, left, slipped=slipped, ended=ended, cut=cut, counting_s=counting_s)
+    return Applied(seconds, left, slipped=slipped, replanned=replanned, ended=ended, cut=cut, counting_s=counting_s)
 
 
-def _replace(plan: RedirectPlan, settings: PlanSettings, remembered: Unsteered) -> frozenset[FlowKey]:
-    """One transaction. Whatever may be outside the mesh is let pass by it, for the moment: which ones."""
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """What one transaction let pass: `living`, known to be outside; `strangers`, who may be. What was known and is left
+    alone by the plan is neither."""
+
+    living: Unsteered
+    strangers: frozenset[FlowKey]
+    known: frozenset[FlowKey]
+
+
+def _replace(
+    plan: RedirectPlan, settings: PlanSettings, remembered: Unsteered, replaces: RedirectPlan | None
+) -> _Passed:
+    """One transaction. Whatever may be outside the mesh is let pass by it, for the moment."""
     before = unsteered.candidates(settings)
-    living = remembered.among(before)
+    living = remembered.among(left_alone.concerned(plan, settings, remembered.flows & before))
     strangers = before - remembered.flows
-    nft.apply(install_script(plan, living.grandfathered, replace=True, slipped=living.slipped | strangers))
-    return before
+    replanned = _left_alone_before(plan, settings, strangers, replaces)
+    script = install_script(
+        plan,
+        living.grandfathered,
+        replace=True,
+        slipped=living.slipped | (strangers - replanned),
+        replanned=living.replanned | replanned,
+    )
+    nft.apply(script)
+    return _Passed(living, strangers, remembered.flows)
 
 
-def _slipped(remembered: Unsteered, let_pass: frozenset[FlowKey], settings: PlanSettings) -> tuple[Unsteered, int]:
+def _left_alone_before(
+    plan: RedirectPlan, settings: PlanSettings, flows: frozenset[FlowKey], replaces: RedirectPlan | None
+) -> frozenset[FlowKey]:
+    """Those that are outside because the rules before left them alone."""
+    if replaces is None:
+        return frozenset()
+    wanted = left_alone.steered(plan, settings, flows)
+    return wanted - left_alone.steered(replaces, settings, wanted)
+
+
+def _lost(
+    plan: RedirectPlan, settings: PlanSettings, passed: _Passed, replaces: RedirectPlan | None
+) -> tuple[Unsteered, int]:
     """Who is outside the mesh, now that the plan is in force; and how many were cut: steered, and the proxy's end dead.
 
     Two looks, because one may show the application's end of a connection captured a moment ago and not yet the proxy's.
     Who was let pass and is not outside is no longer: it would speak on in clear when conntrack forgets it.
     """
     first, again = unsteered.look(settings), unsteered.look(settings)
-    outside = frozenset(flow for flow in first.outside & again.outside if steerable(flow))
-    slipped = outside - remembered.flows
-    if late := slipped - let_pass:
-        nft.apply(grandfather_script((), late))
-    if wrong := let_pass - remembered.flows - slipped:
+    past = left_alone.steered(plan, settings, (first.outside & again.outside) - passed.known)
+    replanned = _left_alone_before(plan, settings, past, replaces)
+    slipped = past - replanned
+    if late := past - passed.strangers:
+        nft.apply(grandfather_script((), slipped & late, replanned & late))
+    if wrong := passed.strangers - past:
         nft.apply(forget_script(wrong))
-    living = remembered.among(let_pass)
-    return Unsteered(living.grandfathered, living.slipped | slipped), len(again.cut)
+    living = passed.living
+    return Unsteered(living.grandfathered, living.slipped | slipped, living.replanned | replanned), len(again.cut)
 
 
-def _opened_meanwhile(before: frozenset[FlowKey], settings: PlanSettings) -> frozenset[FlowKey]:
-    after = sock_diag.established()
-    if not outside_the_mesh(after, settings.steered_ports) - before:
-        return frozenset()
-    again = sock_diag.established()
-    return opened_meanwhile(before, after, again, settings.steered_ports, unsteered.other_ends(again, settings))
-
-
-def _ended(flows: frozenset[FlowKey], on_unsteered: OnUnsteered) -> frozenset[FlowKey]:
+def _ended(
+    plan: RedirectPlan, settings: PlanSettings, flows: frozenset[FlowKey], on_unsteered: OnUnsteered
+) -> frozenset[FlowKey]:
     """Resets those that the rules would have steered, when it was so wished; which ones."""
     if on_unsteered is OnUnsteered.REPORT:
         return frozenset()
-    ended = frozenset(flow for flow in flows if steerable(flow))
+    ended = left_alone.steered(plan, settings, flows)
     unsteered.end(ended)
     return ended
 
@@ -273,7 +367,7 @@ def count_steered(settings: PlanSettings) -> int:
 def look_after(remembered: Unsteered, settings: PlanSettings) -> LookedAfter:
     """Each minute, of 250 pods: kept small."""
     left = unsteered.forget_ended(remembered, settings) if remembered.flows else remembered
-    forgotten = [nft.read_counters(chain, rules) for chain, rules in _FORGOTTEN_RULES.items()]
+    forgotten = [nft.read_counters(chain, rules) for chain, rules in DROP_RULE_IDS.items()]
     return LookedAfter(left, tuple(itertools.chain.from_iterable(forgotten)), conntrack.table())
 
 

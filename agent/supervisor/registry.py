@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from agent.handoff.zds import Enrolled, SnapshotEntry
@@ -25,7 +25,16 @@ class Forget(Protocol):
 class Registry:
     """Workers by uid. A pod whose sandbox was made anew has two for a while: the new one here, the old one ending."""
 
-    def __init__(self, settings: LifeSettings, means: Means, metrics: AgentMetrics, forget: Forget):
+    def __init__(
+        self,
+        settings: LifeSettings,
+        means: Means,
+        metrics: AgentMetrics,
+        forget: Forget,
+        tell: Callable[[Life], None] = lambda life: None,
+    ):
+        """`tell` hears of each change of a pod's present life."""
+        self._tell = tell
         self._settings = settings
         self._means = means
         self._metrics = metrics
@@ -117,6 +126,7 @@ class Registry:
                 self._metrics.pod_gone(life.pod)
         elif current:
             self._metrics.pod_state(life.pod, life.state.value)
+            self._tell(life)
             if before is not None and before.installed and not life.installed:
                 self._metrics.not_enrolled(life.pod)
 

@@ -12,10 +12,10 @@ from typing import Final
 from agent.events import Events, EventType, Reason
 from agent.kernel.conntrack import Table
 from agent.metrics import AgentMetrics
-from agent.plan import FlowKey
+from agent.plan import FlowKey, RedirectPlan, diff_plan
 from agent.pods import NetnsId
 from agent.printable import printable
-from agent.reconcile import Life
+from agent.reconcile import Life, State
 from agent.reconcile.life import Drifted
 from agent.supervisor.inside import Applied
 from agent.supervisor.unsteered import Unsteered
@@ -47,6 +47,7 @@ class PodFacts:
     found_s: float = 0.0  # monotonic; when the drift was found that is not healed yet
     conntrack_full: bool = False
     conntrack_dropped: int | None = None
+    complained: str = ""  # what was last told to be wrong with the pod
 
 
 NO_FACTS: Final = PodFacts()
@@ -66,6 +67,40 @@ class PodReports:
 
     def forget(self, life: Life) -> None:
         self._facts.pop(key_of(life), None)
+
+    # ── What the pod asks for ──────────────────────────────────────────────────────────────────────────────────────
+    def changed(self, life: Life) -> None:
+        """What is wrong with the pod is told once, however often it is found again."""
+        stays = life.capturing and life.state is not State.LEAVING
+        complaint = life.complaint if stays else ""
+        wrong = complaint or (life.reason if life.state is State.FAILED else "")
+        if not wrong:
+            if life.state is State.PROVED and (facts := self._facts.get(key_of(life))) is not None:
+                facts.complained = ""
+            return
+        facts = self._known(life)
+        if facts.complained == wrong:
+            return
+        facts.complained = wrong
+        reason, told = Reason.FAILED, wrong
+        if complaint:
+            reason, told = Reason.ANNOTATION_REFUSED, f"{wrong}; the rules in force stay as they are"
+            _log.warning("pod %s: %s", life.pod, told, extra={"pod": str(life.pod)})
+        self._events.record(life.pod, EventType.WARNING, reason, told)
+
+    def rewished(self, life: Life, before: RedirectPlan, plan: RedirectPlan, applied: Applied) -> None:
+        """Other rules are in force, because the pod asks for them."""
+        change = diff_plan(before, plan)
+        parts = (("added", change.added), ("changed", change.changed), ("removed", change.removed))
+        rules = "; ".join(f"{what}: {', '.join(ids)}" for what, ids in parts if ids) or "in another order"
+        message = f"the rules are changed as the pod asks ({rules})"
+        if applied.replanned:
+            fate = "were reset" if applied.ended else "stay outside the mesh until they end"
+            message += (
+                f"; {len(applied.replanned)} connections that they would steer {fate}: {_named(applied.replanned)}"
+            )
+        self._events.record(life.pod, EventType.NORMAL, Reason.RULES_CHANGED, message)
+        _log.info("pod %s: %s", life.pod, message, extra={"pod": str(life.pod)})
 
     # ── Drift ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def drifted(self, life: Life, event: Drifted) -> None:
@@ -119,6 +154,7 @@ class PodReports:
         self._known(life).unsteered = found
         self._metrics.unsteered(life.pod, "grandfathered", len(found.grandfathered))
         self._metrics.unsteered(life.pod, "drift", len(found.slipped))
+        self._metrics.unsteered(life.pod, "rules_changed", len(found.replanned))
 
     def _outside(self, life: Life, applied: Applied) -> None:
         self.unsteered(life, applied.unsteered)

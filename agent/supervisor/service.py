@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,15 +18,22 @@ from agent.handoff.listening import Listening, SocketTaken, listen
 from agent.handoff.object_lines import ObjectLines
 from agent.handoff.objects import ObjectsServer
 from agent.handoff.zds import AddResult, ZdsServer
+from agent.kernel import backends
+from agent.kernel.backends import Backend, Choice
 from agent.kernel.netns import NetnsThreads
+from agent.kernel.refused import KernelRefused
+from agent.kernel.scratch import in_scratch
 from agent.metrics import AgentMetrics
 from agent.reconcile.life import Drifted, ProxyParked
-from agent.settings import AgentSettings
+from agent.settings import AUTO, AgentSettings
 from agent.sources.netns import NetnsSource
 from agent.sources.objects import ObjectsDirectory
+from agent.supervisor import inside
 from agent.supervisor.admin import Admin, metrics_sockets, serving
+from agent.supervisor.drift_rounds import Comparing, DriftRounds, NftComparing
 from agent.supervisor.drift_watch import DriftWatch
-from agent.supervisor.effects import Effects, answer
+from agent.supervisor.effects import Effects, Rules, answer
+from agent.supervisor.inside_iptables import IptablesComparing, IptablesRules
 from agent.supervisor.registry import Registry
 from agent.supervisor.reports import PodReports
 
@@ -55,6 +64,30 @@ async def serve(settings: AgentSettings) -> None:
         await agent.run(stopping)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The backend of every pod of the node."""
+
+    backend: Backend
+    rules: Rules
+    comparing: Comparing
+
+
+def _chosen(settings: AgentSettings) -> _Chosen:
+    """Tried in a namespace of its own. Raises CannotStart."""
+    wanted = None if settings.backend == AUTO else Backend(settings.backend)
+    try:
+        choice = in_scratch(backends.choose, wanted)
+    except PermissionError:  # no pod can be entered either, which is told where it is tried
+        choice = Choice(wanted or Backend.NFTABLES, "untried: no namespace can be made")
+    except (KernelRefused, OSError) as error:
+        raise CannotStart(f"no backend for redirect rules: {error}") from error
+    _log.info("redirect rules are made of %s: %s", choice.backend.value, choice.reason)
+    if choice.backend is Backend.NFTABLES:
+        return _Chosen(choice.backend, inside, NftComparing())
+    return _Chosen(choice.backend, IptablesRules(choice.backend), IptablesComparing(choice.backend))
+
+
 class _Agent:
     """What lives as long as the agent does."""
 
@@ -79,7 +112,13 @@ class _Agent:
         stack.callback(self._store.close)
         self._events = Events(time.time)
         self._reports = PodReports(self._metrics, self._events)
-        self._drift = DriftWatch(settings.life.plan, self._drifted, self._foreign)
+        chosen = _chosen(settings)
+        self._drift = DriftWatch(
+            settings.life.plan,
+            self._drifted,
+            self._foreign,
+            functools.partial(DriftRounds, comparing=chosen.comparing),
+        )
         stack.callback(self._drift.close)
         self._effects = Effects(
             settings.life.plan,
@@ -91,9 +130,13 @@ class _Agent:
             self._store,
             self._drift,
             self._reports,
+            chosen.rules,
+            chosen.backend.value,
         )
         stack.callback(self._effects.close)
-        self._registry = Registry(settings.life, self._effects, self._metrics, self._effects.forget)
+        self._registry = Registry(
+            settings.life, self._effects, self._metrics, self._effects.forget, self._reports.changed
+        )
         self._source = NetnsSource(settings.pods_file)
         self._admin = Admin(
             settings, self._registry, self._effects, self._metrics, self._facts, self._reports, self._events

@@ -4,46 +4,47 @@ Which ones there are is read from sockets and conntrack; which ones are known, a
 `inet headgate`: so an agent that begins knows what the one before it knew.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.kernel import conntrack, nft, sock_diag
+from agent.kernel import conntrack, nft, outside, sock_diag
 from agent.kernel.refused import KernelRefused
-from agent.plan import FlowKey, FlowTuple, OtherEnds, PlanSettings, outside_the_mesh
-from agent.plan.render.nft import SLIPPED, forget_script, set_names
+from agent.plan import FlowKey, PlanSettings, outside_the_mesh
+from agent.plan.render.nft import REPLANNED, SLIPPED, forget_script, set_names
 
 
 @dataclass(frozen=True, slots=True)
 class Unsteered:
-    """Living connections that go past the proxy. `grandfathered`: older than the rules; `slipped`: opened while the
-    rules were missing."""
+    """Living connections that go past the proxy and would not, were they opened now. `grandfathered`: older than the
+    rules; `slipped`: opened while the rules were missing; `replanned`: left alone by the rules that were in force."""
 
     grandfathered: frozenset[FlowKey] = frozenset()
     slipped: frozenset[FlowKey] = frozenset()
+    replanned: frozenset[FlowKey] = frozenset()
 
     @property
     def flows(self) -> frozenset[FlowKey]:
-        return self.grandfathered | self.slipped
+        return self.grandfathered | self.slipped | self.replanned
 
     def among(self, flows: frozenset[FlowKey]) -> "Unsteered":
-        return Unsteered(self.grandfathered & flows, self.slipped & flows)
+        return Unsteered(self.grandfathered & flows, self.slipped & flows, self.replanned & flows)
 
     def also(self, other: "Unsteered") -> "Unsteered":
         """Who is known here for one reason keeps it."""
+        mine = self.flows
         return Unsteered(
-            self.grandfathered | (other.grandfathered - self.slipped),
-            self.slipped | (other.slipped - self.grandfathered),
+            self.grandfathered | (other.grandfathered - mine),
+            self.slipped | (other.slipped - mine),
+            self.replanned | (other.replanned - mine),
         )
 
 
 def known() -> Unsteered:
     """What the sets in the kernel hold; nothing where there are none. Raises OSError."""
-    grandfathered: set[FlowKey] = set()
-    slipped: set[FlowKey] = set()
+    found: dict[str, set[FlowKey]] = {"": set(), SLIPPED: set(), REPLANNED: set()}
     for name in set_names():
         for flow, comment in (nft.connections(name) or {}).items():
-            (slipped if comment == SLIPPED else grandfathered).add(flow)
-    return Unsteered(frozenset(grandfathered), frozenset(slipped))
+            found.get(comment, found[""]).add(flow)
+    return Unsteered(*(frozenset(found[comment]) for comment in ("", SLIPPED, REPLANNED)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,9 @@ def look(settings: PlanSettings) -> Look:
     """By sockets and conntrack. Raises OSError."""
     flows = sock_diag.established()
     ends = conntrack.other_ends()
-    outside = outside_the_mesh(flows, settings.steered_ports, ends)
-    cut = frozenset(flow for flow in outside if flow in ends and ends[flow][1] in settings.steered_ports)
-    return Look(outside - cut, cut)
+    past = outside_the_mesh(flows, settings.steered_ports, ends)
+    cut = frozenset(flow for flow in past if flow in ends and ends[flow][1] in settings.steered_ports)
+    return Look(past - cut, cut)
 
 
 def candidates(settings: PlanSettings) -> frozenset[FlowKey]:
@@ -69,23 +70,12 @@ def candidates(settings: PlanSettings) -> frozenset[FlowKey]:
     return outside_the_mesh(sock_diag.established(), settings.steered_ports)
 
 
-def read(settings: PlanSettings) -> frozenset[FlowKey]:
-    """All that live outside the mesh now. Raises OSError."""
-    flows = sock_diag.established()
-    return outside_the_mesh(flows, settings.steered_ports, other_ends(flows, settings))
-
-
-def other_ends(flows: Iterable[FlowTuple], settings: PlanSettings) -> OtherEnds:
-    """conntrack is asked only where something is steered: a fresh pod has nothing to tell, and is in a hurry."""
-    return conntrack.other_ends() if any(flow.local_port in settings.steered_ports for flow in flows) else {}
-
-
 def forget_ended(remembered: Unsteered, settings: PlanSettings) -> Unsteered:
     """Take connections that have ended out of the sets, and return those that live.
 
     A tuple that is used again belongs to a captured connection, which must not be let pass when conntrack forgets it.
     """
-    living = remembered.among(read(settings))
+    living = remembered.among(outside.read(settings))
     ended = remembered.flows - living.flows
     if ended:
         try:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.kernel.nft import RuleCounter
-from agent.plan import RedirectPlan
+from agent.plan import InvalidPlan, PlanSettings, RedirectPlan, build_plan
+from agent.plan.annotations import Wishes, steering_of
 from agent.plan.render.nft import ANCHOR_TABLE, TABLE, chain_of, rule_expression
 from agent.plan.rules import Rule
 from agent.pods import Proofs
@@ -28,6 +29,7 @@ def pod_view(life: Life, facts: PodFacts = NO_FACTS) -> dict[str, Any]:
         "unsteered_connections": {
             "grandfathered": len(facts.unsteered.grandfathered),
             "drift": len(facts.unsteered.slipped),
+            "rules_changed": len(facts.unsteered.replanned),
         },
         "drifts": facts.drifts,
         "last_drift": facts.drift,
@@ -58,6 +60,44 @@ def rules_view(life: Life, plan: RedirectPlan, counters: Iterable[RuleCounter]) 
             "table": plan.return_path.table,
             "preference": plan.return_path.preference,
         },
+    }
+
+
+def plan_view(life: Life, settings: PlanSettings) -> dict[str, Any]:
+    """What the pod asks for, by whose word, and the rules that it has, or that it would have. `error`: why what it asks
+    for cannot be given; then the rules are those in force, if they are known."""
+    plan, wishes, error = life.plan, Wishes(settings.defaults), ""
+    try:
+        wishes = steering_of(life.pod.annotations, settings.defaults)
+        plan = build_plan(life.pod, settings)
+    except InvalidPlan as refused:
+        error = str(refused)
+    return {
+        "pod": str(life.pod),
+        "state": life.state.value,
+        "reason": life.reason,
+        "error": error,
+        "rules": [] if plan is None else [_planned_view(rule) for rule in plan.all_rules],
+        "origins": [
+            {
+                "what": origin.what,
+                "key": origin.key,
+                "value": origin.value,
+                "overruled": [list(pair) for pair in origin.overruled],
+            }
+            for origin in wishes.origins
+        ],
+        "noted": [{"key": noted.key, "value": noted.value, "reason": noted.reason} for noted in wishes.noted],
+    }
+
+
+def _planned_view(rule: Rule) -> dict[str, Any]:
+    return {
+        "id": rule.rule_id,
+        "direction": rule.direction.value,
+        "chain": chain_of(rule),
+        "rule": rule_expression(rule),
+        "meaning": rule.meaning,
     }
 
 

@@ -3,7 +3,16 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tests.bench import footprint, idle_connections, many_connections, many_pods, policy_updates, slow_reader, sustained
+from tests.bench import (
+    exclusions,
+    footprint,
+    idle_connections,
+    many_connections,
+    many_pods,
+    policy_updates,
+    slow_reader,
+    sustained,
+)
 from tests.bench.measure import Plan
 from tests.bench.results import Fact
 
@@ -15,6 +24,7 @@ ALONE: Final[dict[str, Callable[[Plan, Say], tuple[Fact, ...]]]] = {
     "footprint": lambda _, say: footprint.measure(say),
     "idle-connections": lambda _, say: idle_connections.measure(say),
     "slow-reader": lambda _, say: slow_reader.measure(say),
+    "exclusions-500": lambda _, say: exclusions.measure(say),
     "policy-updates": lambda _, say: policy_updates.measure(say),
 }
 

@@ -147,6 +147,7 @@ EXTRAS: Final = (
     "idle-connections",
     "slow-reader",
     "policy-updates",
+    "exclusions-500",
 )
 """Beside the rows, each measured in labs of its own (extras.py): figures that no load of two seconds shows."""
 

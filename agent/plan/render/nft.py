@@ -15,28 +15,23 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import Final
 
+from agent.plan.render.nft_match import SYN_ONLY, matched
 from agent.plan.rules import (
     Capture,
     Direction,
     DropForgotten,
     Exempt,
-    InNetwork,
     Inspect,
     IPFamily,
     KeepMark,
-    Marked,
-    Match,
-    Opening,
-    OverLoopback,
     PassGrandfathered,
+    Protocol,
     RedirectPlan,
+    Refuse,
     RestoreMark,
     Rule,
-    Side,
     SplitZone,
     Stage,
-    ToMarkedSocket,
-    ToPort,
 )
 from agent.plan.tuples import FlowKey
 
@@ -44,15 +39,21 @@ TABLE: Final = "headgate"
 ANCHOR_TABLE: Final = "headgate-anchor"
 COMMENT_PREFIX: Final = "headgate:"
 
-_SYN_ONLY: Final = "tcp flags & (fin | syn | rst | ack) == syn"
 _PLANS: Final = 64
 """Rendered plans that are remembered: pods of equal annotations share one, and rendering takes 0.2 ms."""
 _ALL_MARK_BITS: Final = 0xFFFFFFFF
 SLIPPED: Final = f"{COMMENT_PREFIX}drift"
-"""Comment of a set's element that is no older than the rules: opened while they were missing. Kept in the kernel, so
-that an agent that begins knows why each lives outside the mesh."""
+REPLANNED: Final = f"{COMMENT_PREFIX}rules-changed"
+"""Comments of a set's element that is no older than the rules: opened while they were missing; left alone by rules that
+were in force then. Kept in the kernel, so that an agent that begins knows why each lives outside the mesh."""
 _SETS: Final = {IPFamily.IPV4: ("grandfathered4", "ipv4_addr"), IPFamily.IPV6: ("grandfathered6", "ipv6_addr")}
-_FORGOTTEN_CHAIN: Final = {Direction.INBOUND: "in-forgotten", Direction.OUTBOUND: "out-forgotten"}
+_JUDGED: Final = {
+    (Protocol.TCP, Direction.INBOUND): "in-forgotten",
+    (Protocol.TCP, Direction.OUTBOUND): "out-forgotten",
+    (Protocol.UDP, Direction.INBOUND): "in-datagram",
+    (Protocol.UDP, Direction.OUTBOUND): "out-datagram",
+}
+"""Chains that are jumped to: the stages FORGOTTEN and DATAGRAM."""
 
 # Priorities: linux/netfilter_ipv4.h, enum nf_ip_hook_priorities (raw −300, conntrack −200, mangle −150, dnat −100).
 # The anchor's output chain at −150 is of type route: only there does a changed mark make the packet be routed anew.
@@ -74,15 +75,22 @@ _HELD_OPEN: Final = frozenset({"nat-prerouting", "nat-output"})
 
 
 def install_script(
-    plan: RedirectPlan, grandfathered: Iterable[FlowKey], *, replace: bool, slipped: Iterable[FlowKey] = ()
+    plan: RedirectPlan,
+    grandfathered: Iterable[FlowKey],
+    *,
+    replace: bool,
+    slipped: Iterable[FlowKey] = (),
+    replanned: Iterable[FlowKey] = (),
 ) -> str:
-    """All rules, with the connections that are older than they are, or that opened while they were missing.
+    """All rules, with the connections that are older than they are, or that opened while they were missing, or that
+    other rules left alone.
 
     `replace=False` only adds, and is for a namespace that has no table of ours: on one that has, it is refused (EEXIST)
     instead of appending each rule a second time. `replace=True` swaps whatever is there of ours for the plan.
     """
     old = _drop_tables() if replace else _claim_tables()
-    return f"{old}{_anchor(plan)}table inet {TABLE} {{\n{_sets(grandfathered, slipped)}{_chains(plan.rules)}}}\n"
+    sets = _sets(grandfathered, slipped, replanned)
+    return f"{old}{_anchor(plan)}table inet {TABLE} {{\n{sets}{_chains(plan.rules)}}}\n"
 
 
 def drain_script(plan: RedirectPlan) -> str:
@@ -95,11 +103,13 @@ def remove_script() -> str:
     return _drop_tables()
 
 
-def grandfather_script(flows: Iterable[FlowKey], slipped: Iterable[FlowKey] = ()) -> str:
+def grandfather_script(
+    flows: Iterable[FlowKey], slipped: Iterable[FlowKey] = (), replanned: Iterable[FlowKey] = ()
+) -> str:
     """Add connections to the sets; empty when there is none. Adding one that is there already is no error."""
     return "".join(
         f"add element inet {TABLE} {_SETS[family][0]} {{ {', '.join(elements)} }}\n"
-        for family, elements in _elements(flows, slipped).items()
+        for family, elements in _elements(flows, slipped, replanned).items()
         if elements
     )
 
@@ -128,14 +138,16 @@ def chain_of(rule: Rule) -> str:
     """Name of the chain that holds the rule."""
     hook = "prerouting" if rule.direction is Direction.INBOUND else "output"
     match rule:
-        case SplitZone():
+        case SplitZone() | Exempt(stage=Stage.TRACK):
             return f"raw-{hook}"
-        case KeepMark() | RestoreMark() | Inspect():
+        case KeepMark() | RestoreMark() | Inspect() | Exempt(stage=Stage.MARK):
             return f"mangle-{hook}"
         case Exempt(stage=Stage.CAPTURE) | Capture():
             return f"nat-{hook}"
+        case Exempt(stage=Stage.DATAGRAM) | Refuse():
+            return _JUDGED[Protocol.UDP, rule.direction]
         case _:
-            return _FORGOTTEN_CHAIN[rule.direction]
+            return _JUDGED[Protocol.TCP, rule.direction]
 
 
 # ── Tables ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -155,8 +167,8 @@ def _anchor(plan: RedirectPlan) -> str:
     return f"table inet {ANCHOR_TABLE} {{\n{''.join(_base_chains(_ANCHOR_CHAINS, chains, _HELD_OPEN))}}}\n"
 
 
-def _sets(grandfathered: Iterable[FlowKey], slipped: Iterable[FlowKey]) -> str:
-    elements = _elements(grandfathered, slipped)
+def _sets(grandfathered: Iterable[FlowKey], slipped: Iterable[FlowKey], replanned: Iterable[FlowKey]) -> str:
+    elements = _elements(grandfathered, slipped, replanned)
     return "".join(_set(family, elements[family]) for family in IPFamily)
 
 
@@ -164,7 +176,7 @@ def _sets(grandfathered: Iterable[FlowKey], slipped: Iterable[FlowKey]) -> str:
 def _chains(rules: tuple[Rule, ...]) -> str:
     chains = _by_chain(rules)
     # A chain that is jumped to must be declared before the rule that jumps.
-    parts = [_chain(name, "", chains[name]) for name in _FORGOTTEN_CHAIN.values() if name in chains]
+    parts = [_chain(name, "", chains[name]) for name in _JUDGED.values() if name in chains]
     return "".join([*parts, *_base_chains(_CHAINS, chains)])
 
 
@@ -197,13 +209,15 @@ def _set(family: IPFamily, elements: tuple[str, ...]) -> str:
     return f"\tset {name} {{\n{body}\t}}\n"
 
 
-def _elements(flows: Iterable[FlowKey], slipped: Iterable[FlowKey] = ()) -> dict[IPFamily, tuple[str, ...]]:
+def _elements(
+    flows: Iterable[FlowKey], slipped: Iterable[FlowKey] = (), replanned: Iterable[FlowKey] = ()
+) -> dict[IPFamily, tuple[str, ...]]:
     by_family: dict[IPFamily, list[str]] = {family: [] for family in IPFamily}
-    late = frozenset(slipped)
-    for flow in sorted({*flows, *late}, key=lambda flow: (flow[0].version, flow)):
+    comments = {**dict.fromkeys(replanned, REPLANNED), **dict.fromkeys(slipped, SLIPPED)}
+    for flow in sorted({*flows, *comments}, key=lambda flow: (flow[0].version, flow)):
         local, local_port, remote, remote_port = flow
         family = IPFamily.IPV4 if isinstance(local, IPv4Address) else IPFamily.IPV6
-        comment = f' comment "{SLIPPED}"' if flow in late else ""
+        comment = f' comment "{comments[flow]}"' if flow in comments else ""
         by_family[family].append(f"{local} . {local_port} . {remote} . {remote_port}{comment}")
     return {family: tuple(texts) for family, texts in by_family.items()}
 
@@ -217,52 +231,35 @@ def _line(rule: Rule) -> str:
 def _parts(rule: Rule) -> tuple[str, str]:
     """What a packet is matched by, and what happens to it: the counter stands between."""
     match rule:
-        case SplitZone(marked=marked, zone=zone):
-            return _marked(marked), f"ct original zone set {zone}"
+        case SplitZone(match=match, zone=zone):
+            return matched(match, rule.direction), f"ct original zone set {zone}"
         case KeepMark(marked=marked, connection_mark=mark):
-            return f'oifname "lo" {_marked(marked)}', _set_mark("ct", mark, marked.mask)
+            return f'oifname "lo" {matched(marked, rule.direction)}', _set_mark("ct", mark, marked.mask)
         case RestoreMark(connection_mark=mark, unless=unless):
             others = f"meta mark & {unless.mask:#x} != {unless.mark:#x}"
             return f"{others} ct mark & {unless.mask:#x} == {mark:#x}", _set_mark("meta", mark, unless.mask)
-        case Inspect(direction=direction):
-            return "meta l4proto tcp ct state { new, invalid }", f"jump {_FORGOTTEN_CHAIN[direction]}"
+        case Inspect(direction=direction, protocol=protocol):
+            return _inspected(rule), f"jump {_JUDGED[protocol, direction]}"
         case Exempt(direction=direction, match=match):
-            return _matched(match, direction), "accept"
+            return matched(match, direction), "accept"
         case PassGrandfathered(direction=direction, family=family):
             return f"{_pod_view(direction, family)} @{_SETS[family][0]}", "accept"
-        case DropForgotten(sent_from=None):
-            return "", "drop"
-        case DropForgotten(sent_from=(marked, ports)):
-            return f"{_marked(marked)} tcp sport {{ {', '.join(map(str, ports))} }}", "drop"
-        case Capture(port=port):
-            return _SYN_ONLY, f"redirect to :{port}"
+        case DropForgotten(match=match):
+            return "" if match is None else matched(match, rule.direction), "drop"
+        case Refuse(match=match):
+            return matched(match, rule.direction), "reject"
+        case Capture(match=match, protocol=protocol, port=port):
+            opening = (SYN_ONLY,) if protocol is Protocol.TCP else ()
+            wanted = () if match is None else (matched(match, rule.direction),)
+            return " ".join((*wanted, *opening)), f"redirect to :{port}"
         case _:
             raise AssertionError(f"no nft form for {rule}")
 
 
-def _matched(match: Match, direction: Direction) -> str:
-    match match:
-        case OverLoopback():
-            return 'iifname "lo"' if direction is Direction.INBOUND else 'oifname "lo"'
-        case InNetwork(network=network, side=side):
-            protocol = "ip" if network.version == 4 else "ip6"
-            single = network.prefixlen == network.max_prefixlen
-            address = network.network_address if single else network
-            return f"{protocol} {'saddr' if side is Side.SOURCE else 'daddr'} {address}"
-        case ToPort(port=port):
-            return f"tcp dport {port}"
-        case Marked():
-            return _marked(match)
-        case ToMarkedSocket(mark=mark, mask=mask):
-            return f"socket mark & {mask:#x} == {mark:#x}"
-        case Opening():
-            return f"ct state new {_SYN_ONLY}"
-        case _:
-            raise AssertionError(f"no nft form for {match}")
-
-
-def _marked(marked: Marked) -> str:
-    return f"meta mark & {marked.mask:#x} == {marked.mark:#x}"
+def _inspected(rule: Inspect) -> str:
+    if rule.protocol is Protocol.UDP:
+        return "meta l4proto udp ct state new"
+    return f"meta l4proto tcp ct state {'invalid' if rule.invalid_only else '{ new, invalid }'}"
 
 
 def _set_mark(kind: str, mark: int, mask: int) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.plan import FlowKey, PlanSettings, build_plan
+from agent.plan import FlowKey, PlanSettings, build_plan, plan_of
 from agent.plan.render import nft
 from agent.pods import PodRef
+from tests.golden.agent.steerings import DEFAULT, EVERYTHING, NODE, SIDECAR, SIDECAR_OF_MANY, TRANSPARENT_SIDECAR
 
 HERE = Path(__file__).parent
 POD = PodRef("u-1", "default", "web")
@@ -30,6 +31,11 @@ SCENARIOS = {
     "linkerd-ports": nft.install_script(
         build_plan(POD, PlanSettings(outbound_port=4140, inbound_port=4143)), (), replace=False
     ),
+    "everything": nft.install_script(plan_of(EVERYTHING, NODE), (), replace=False),
+    "sidecar": nft.install_script(plan_of(DEFAULT, SIDECAR), (), replace=False),
+    "sidecar-everything": nft.install_script(plan_of(EVERYTHING, SIDECAR_OF_MANY), (), replace=False),
+    "sidecar-transparent": nft.install_script(plan_of(DEFAULT, TRANSPARENT_SIDECAR), (), replace=False),
+    "sidecar-drain": nft.drain_script(plan_of(DEFAULT, SIDECAR)),
     "opened-meanwhile-ipv4": nft.grandfather_script(V4),
     "opened-meanwhile-ipv6": nft.grandfather_script(V6),
     "ended": nft.forget_script((*V4, *V6)),

@@ -12,6 +12,7 @@ from tests.netns.cases.conftest import Steered
 from tests.netns.cases.wire import TIMEOUT_S, Family
 
 QUIC_PORT = 443
+_SCTP = 132  # IANA protocol numbers
 SIZES = [1, 1200, 9000, 60_000]
 """Bytes of payload; the link's MTU is 1,500, so the last two travel in 7 and 41 fragments."""
 
@@ -32,7 +33,8 @@ def test_b17_icmp_echo_is_answered(ways: tuple[Netns, str, Netns, str], family: 
     request, answer = (8, 0) if family.version == 4 else (128, 129)
     rest = struct.pack("!HH", os.getpid() & 0xFFFF, size & 0xFFFF) + bytes(range(256)) * (size // 256 + 1)
     rest = rest[: 4 + size]
-    with _raw_icmp(asking, family) as sock:
+    protocol = socket.IPPROTO_ICMP if family.version == 4 else socket.IPPROTO_ICMPV6
+    with _raw(asking, family, protocol) as sock:
         sock.sendto(_checksummed(struct.pack("!BBH", request, 0, 0) + rest), (asked_address, 0))
         while True:
             heard, sender = sock.recvfrom(65_536)
@@ -40,13 +42,6 @@ def test_b17_icmp_echo_is_answered(ways: tuple[Netns, str, Netns, str], family: 
             if heard[0] == answer and sender[0] == asked_address:
                 break
     assert heard[4:] == rest
-
-
-def _raw_icmp(where: Netns, family: Family) -> socket.socket:
-    protocol = socket.IPPROTO_ICMP if family.version == 4 else socket.IPPROTO_ICMPV6
-    sock = where.call(socket.socket, family.number, socket.SOCK_RAW, protocol)
-    sock.settimeout(TIMEOUT_S)
-    return sock
 
 
 def _checksummed(message: bytes) -> bytes:
@@ -72,6 +67,23 @@ def test_b18_udp_443_passes_unmodified(ways: tuple[Netns, str, Netns, str], fami
         server.sendto(answer, sender)
         heard, sender = client.recvfrom(65_536)
         assert (heard, sender[:2]) == (answer, (asked_address, QUIC_PORT))
+
+
+def test_b19_sctp_passes_unmodified(ways: tuple[Netns, str, Netns, str], family: Family) -> None:
+    """An INIT chunk (RFC 9260 3.3.2), by raw sockets: a kernel needs no SCTP to leave it alone."""
+    asking, asking_address, asked, asked_address = ways
+    packet = struct.pack("!HHII", 5_000, 80, 0, 0) + struct.pack("!BBHIIHHI", 1, 0, 20, 7, 65_535, 1, 1, 7)
+    with _raw(asking, family, _SCTP) as sender, _raw(asked, family, _SCTP) as receiver:
+        sender.sendto(packet, (asked_address, 0))
+        heard, source = receiver.recvfrom(2048)
+    assert (heard[20:] if family.version == 4 else heard) == packet
+    assert source[0] == asking_address
+
+
+def _raw(where: Netns, family: Family, protocol: int) -> socket.socket:
+    sock = where.call(socket.socket, family.number, socket.SOCK_RAW, protocol)
+    sock.settimeout(TIMEOUT_S)
+    return sock
 
 
 def _udp(where: Netns, family: Family, address: str, port: int) -> socket.socket:

@@ -4,7 +4,7 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,16 +92,35 @@ def dial(
     return where.call(make)
 
 
-def dial_as(uid: int, where: Netns, address: str, port: int) -> socket.socket:
-    """As `dial`, by a thread whose sockets belong to `uid`: setfsuid(2) is one thread's own affair."""
-
-    def make() -> socket.socket:
-        _LIBC.setfsuid(uid)
-        return socket.create_connection((address, port), TIMEOUT_S, ("", next(_unused_ports)))
-
-    made = where.call(make)
+def dial_as(
+    uid: int, where: Netns, address: str, port: int, *, gid: int | None = None, source: str = ""
+) -> socket.socket:
+    """As `dial`, by a thread whose sockets belong to `uid`, and to `gid`: setfsuid(2) is one thread's own affair."""
+    made = where.call(_as_owner, uid, gid, lambda: _connected(address, port, source))
     assert os.fstat(made.fileno()).st_uid == uid
     return made
+
+
+def socket_as(uid: int, where: Netns, family: "Family", kind: socket.SocketKind) -> socket.socket:
+    """A socket that belongs to `uid`, not connected."""
+
+    def make() -> socket.socket:
+        sock = socket.socket(family.number, kind)
+        sock.settimeout(TIMEOUT_S)
+        return sock
+
+    return where.call(_as_owner, uid, None, make)
+
+
+def _as_owner(uid: int, gid: int | None, make: Callable[[], socket.socket]) -> socket.socket:
+    if gid is not None:
+        _LIBC.setfsgid(gid)
+    _LIBC.setfsuid(uid)
+    return make()
+
+
+def _connected(address: str, port: int, source: str) -> socket.socket:
+    return socket.create_connection((address, port), TIMEOUT_S, (source, next(_unused_ports)))
 
 
 def _socket(address: str, mark: int) -> socket.socket:

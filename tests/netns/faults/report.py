@@ -1,6 +1,7 @@
 """Writes docs/reliability.md: what headgate guarantees, fault by fault, and the losses that the last run counted.
 
-`python -m tests.netns.faults.report`, after the tests of this directory; `make reliability` does both.
+`python -m tests.netns.faults.report`, after the tests of this directory and of policy_stream; `make reliability` does
+both.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """In-place upgrade of the proxy, of the agent, and of both at once, again and again, under load: no request is
-refused or reset, and none is cut: who ends as asked cuts nothing."""
+refused or reset, and none is cut: who ends as asked cuts nothing that ends within its drain time."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Final
 
 import pytest
@@ -13,11 +14,15 @@ import pytest
 from agent.lab.node import Lab
 from tests.netns.faults.conftest import Record, nothing_failed
 from tests.netns.faults.traffic import FRESH, KEPT, PAUSING, Traffic
+from tests.netns.workers.conftest import Workers
 
 REQUESTS: Final = int(os.environ.get("HEADGATE_FAULT_REQUESTS", "100000"))
 """Each: as many as issue 3 promises. Fewer end earlier, and not much: the upgrades themselves take the time."""
 DRAIN_S: Final = 20.0
 """Of the proxy that ends: longer than the clients' longest pause."""
+OPAQUE_PORT: Final = 5432
+"""One of the default opaque ports: relayed, so that only a cut ends it."""
+RELAYED: Final = 5
 AT_LEAST: Final = 3
 """Upgrades, however fast the requests are answered."""
 
@@ -75,3 +80,28 @@ def test_upgrade_under_load_refuses_resets_and_cuts_none(
     nothing_failed(verdict, traffic)
     assert verdict.cut == 0
     assert verdict.sent >= REQUESTS
+
+
+def test_what_outlives_the_drain_is_cut_and_counted_by_the_successor_and_named_in_the_log() -> None:
+    with Lab() as lab, ExitStack() as opened:
+        # Outside: of a connection between two pods that are served, either end may be cut by the other's.
+        lab.set_label("web-v1", "headgate.io/mesh", "disabled")
+        lab.start_proxy("--drain-s", "1")
+        lab.start_agent()
+        lab.wait_ready()
+        lab.wait_proved()
+        client, server = lab.pod("client"), lab.pod("web-v1")
+        listener = opened.enter_context(server.netns.listen(server.address4, OPAQUE_PORT))
+        for _ in range(RELAYED):
+            relayed = opened.enter_context(client.netns.connect(server.address4, OPAQUE_PORT))
+            relayed.sendall(b"x")
+            opened.enter_context(listener.accept()[0])
+        _ended(lab.take_over_proxy("--drain-s", "1"))
+        lab.wait_ready()
+        series = 'headgate_connections_cut_total{namespace="default",pod="client",reason="drain_over"}'
+        lab.wait("the count", lambda: Workers(lab).metric(series) == RELAYED)
+        log = lab.log("proxy")
+        assert (
+            f"pod default/client: {RELAYED} connections cut when its drain was over; the oldest, outbound tcp," in log
+        )
+        assert f"the former proxy has ended; it cut {RELAYED} connections" in log

@@ -8,8 +8,10 @@ from typing import Final
 from agent.lab.node import Lab
 from tests.netns.faults.conftest import Record, nothing_failed
 from tests.netns.faults.traffic import Traffic
+from tests.netns.workers.conftest import Workers
 
 KILLS: Final = 4
+CUT: Final = "headgate_connections_cut_total{"
 NOTICED_S: Final = 3.0
 """Two seconds, and what a machine that runs a load on the same cores adds."""
 
@@ -26,8 +28,10 @@ def test_workers_killed_under_load_lose_no_new_connection(lab: Lab, loss: Record
             )
             traffic.goes_on()
         verdict = traffic.end()
-    loss("worker-1-killed", verdict, note=f"{KILLS} kills, {wanted} workers")
+    counted = Workers(lab).metric(CUT)
+    loss("worker-1-killed", verdict, note=f"{KILLS} kills, {wanted} workers; {counted:,.0f} connections counted as cut")
     nothing_failed(verdict, traffic)
+    assert counted >= verdict.cut, "each request that was cut was on a connection that was"
 
 
 def test_stopped_worker_under_load_is_noticed_and_replaced(lab: Lab, loss: Record) -> None:

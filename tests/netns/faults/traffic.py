@@ -40,6 +40,15 @@ FRESH: Final = Kind(8, Shape(Ends.CLIENT, timeout_s=PATIENCE_S))
 """New connections one after the other, as fast as they are answered."""
 
 
+def killed(lab: Lab, name: str) -> Death:
+    """SIGKILL to the lab's `agent` or `proxy`; returns when it is gone, with the workers, which end after it."""
+    family = [processes.identify(pid) for pid in processes.children(lab.pid(name))]
+    began_ns = time.monotonic_ns()
+    lab.kill(name)
+    lab.wait(f"{name}'s children to end", lambda: not any(map(processes.alive, family)))
+    return Death.by_kill(began_ns, time.monotonic_ns())
+
+
 class Traffic:
     """Loads that run from `with` until `end`. Kills are told to it, so that it knows what they had to cut."""
 
@@ -91,12 +100,8 @@ class Traffic:
         self.deaths.append(Death.by_kill(began_ns, began_ns))
 
     def kill_named(self, name: str) -> None:
-        """SIGKILL to the lab's `agent` or `proxy`; returns when it is gone, with the workers, which end after it."""
-        family = [processes.identify(pid) for pid in processes.children(self._lab.pid(name))]
-        began_ns = time.monotonic_ns()
-        self._lab.kill(name)
-        self._lab.wait(f"{name}'s children to end", lambda: not any(map(processes.alive, family)))
-        self.deaths.append(Death.by_kill(began_ns, time.monotonic_ns()))
+        """SIGKILL to the lab's `agent` or `proxy`; returns when it is gone."""
+        self.deaths.append(killed(self._lab, name))
 
     @contextmanager
     def stopped(self, pid: int) -> Iterator[None]:

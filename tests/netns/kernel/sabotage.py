@@ -49,15 +49,17 @@ CASES: dict[str, tuple[Sabotage, tuple[str, ...]]] = {
     "rule-of-the-anchor": (deletes("headgate-anchor", "raw-output", "zone-out"), ("rule zone-out is missing",)),
     "chain-emptied": (
         says("flush chain inet headgate mangle-output"),
-        ("rule out-inspect is missing",),
+        ("chain mangle-output is empty: its 2 rules are missing",),
     ),
     "table-flushed": (
         says("flush table inet headgate"),
         (
             "chain in-forgotten is empty: its 9 rules are missing",
             "chain out-forgotten is empty: its 9 rules are missing",
-            "rule in-inspect is missing",
-            "rule out-inspect is missing",
+            "chain in-datagram is empty: its 2 rules are missing",
+            "chain out-datagram is empty: its 3 rules are missing",
+            "chain mangle-prerouting is empty: its 2 rules are missing",
+            "chain mangle-output is empty: its 2 rules are missing",
             "chain nat-prerouting is empty: its 8 rules are missing",
             "chain nat-output is empty: its 7 rules are missing",
         ),
@@ -95,7 +97,10 @@ CASES: dict[str, tuple[Sabotage, tuple[str, ...]]] = {
             "out-inspect",
             "meta l4proto tcp ct state { untracked, invalid } counter jump out-forgotten",
         ),
-        ("rule out-inspect is changed: meta l4proto tcp ct state { invalid, untracked } counter jump out-forgotten",),
+        (
+            "rule out-inspect is changed: meta l4proto tcp ct state { invalid, untracked } counter jump out-forgotten",
+            "rules out-inspect and out-datagram-inspect are swapped",
+        ),
     ),
     "order": (
         moves_to_the_end("nat-output", "out-capture-skip-lo", 'oifname "lo" counter accept'),

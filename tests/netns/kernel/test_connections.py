@@ -69,7 +69,7 @@ def test_b58_v4_mapped_connection_is_ipv4() -> None:
         sock = connected(pod, f"::ffff:{NODE4}", 8080, socket.AF_INET6)
         with sock:
             (flow,) = pod.run(sock_diag.established)
-            assert flow == FlowTuple(ip_address(POD4), sock.getsockname()[1], ip_address(NODE4), 8080, 0)
+            assert flow == FlowTuple(ip_address(POD4), sock.getsockname()[1], ip_address(NODE4), 8080, 0, 0)
 
 
 def test_connection_that_waits_for_its_answer_counts() -> None:

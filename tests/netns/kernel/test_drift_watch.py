@@ -98,7 +98,7 @@ def test_a_foreign_change_right_after_ours_need_not_wait_until_ours_has_settled(
         watching.call(install)
         since_s = time.monotonic()
         by_nft(pod, "flush chain inet headgate mangle-output")
-        assert watching.drift(since_s).changes == ("rule out-inspect is missing",)
+        assert watching.drift(since_s).changes == ("chain mangle-output is empty: its 2 rules are missing",)
 
 
 def test_the_same_drift_is_told_once_until_it_is_healed(watching: Watcher) -> None:
@@ -122,7 +122,7 @@ def test_the_same_drift_is_told_once_until_it_is_healed(watching: Watcher) -> No
         watching.seen_well()
         since_s = time.monotonic()
         by_nft(pod, "flush chain inet headgate mangle-output")
-        assert watching.drift(since_s).changes == ("rule out-inspect is missing",)
+        assert watching.drift(since_s).changes == ("chain mangle-output is empty: its 2 rules are missing",)
 
 
 def test_another_plan_is_another_expectation(watching: Watcher) -> None:

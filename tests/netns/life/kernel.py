@@ -38,6 +38,18 @@ def pod_state(lab: Lab, name: str) -> dict[str, Any]:
     return next((pod for pod in lab.agent_pods() if pod["name"] == name), {"state": "unknown", "reason": ""})
 
 
+def unsteered(grandfathered: int = 0, drift: int = 0, rules_changed: int = 0) -> dict[str, int]:
+    """As `headgate pods -o json` shows them."""
+    return {"grandfathered": grandfathered, "drift": drift, "rules_changed": rules_changed}
+
+
+def unsteered_now(lab: Lab, name: str) -> dict[str, int]:
+    """After a look at the pod, which the agent takes with its proofs, each minute or when asked."""
+    lab.agent_get(f"/pods/default/{name}/verify", method="POST", timeout_s=20)
+    found: dict[str, int] = pod_state(lab, name)["unsteered_connections"]
+    return found
+
+
 def wait_state(lab: Lab, name: str, state: str, *, timeout_s: float = 20.0) -> dict[str, Any]:
     """Until the agent shows the pod in this state; its entry of GET /pods."""
     lab.wait(f"{name} to be {state}", lambda: pod_state(lab, name)["state"] == state, timeout_s=timeout_s)

@@ -67,7 +67,7 @@ def _delete(pod: LabPod, rule: str) -> None:
 SABOTAGE: dict[str, tuple[Callable[[LabPod], None], str, str]] = {
     # what is done; what is said of it; by whom
     "table deleted": (nft("delete table inet headgate"), "table inet headgate is gone", "nft"),
-    "table flushed": (nft("flush table inet headgate"), "is missing", "nft"),
+    "table flushed": (nft("flush table inet headgate"), "are missing", "nft"),
     "one rule gone": (without_rule("in-capture"), "in-capture", "nft"),
     "rules swapped": (swapped, "out-capture", "nft"),
     "chain gone": (nft("delete chain inet headgate nat-output"), "nat-output", "nft"),

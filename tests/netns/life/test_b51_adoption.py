@@ -84,7 +84,7 @@ def test_b51_agent_killed_and_started_again_under_load_changes_nothing_and_knows
                 assert (kernel.rules(client.netns), kernel.routing(client.netns)) == (rules, routing)
                 now = kernel.packets(lab, "client")
                 assert all((now[rule] or 0) >= (packets or 0) for rule, packets in counted.items())
-                assert kernel.pod_state(lab, "client")["unsteered_connections"] == {"grandfathered": 1, "drift": 0}
+                assert kernel.pod_state(lab, "client")["unsteered_connections"] == kernel.unsteered(1, 0)
                 assert load.all_hear_more()
                 before.says()
                 assert {talk.steered_to() for talk in load.talks} == {OUT}
@@ -153,19 +153,15 @@ def test_b49_rules_damaged_while_no_agent_ran_are_put_right_and_who_slipped_by_i
                 slipped.says()
                 lab.start_agent()
                 lab.wait_proved("client")
-                assert kernel.pod_state(lab, "client")["unsteered_connections"] == {"grandfathered": 0, "drift": 1}
+                assert kernel.pod_state(lab, "client")["unsteered_connections"] == kernel.unsteered(0, 1)
                 (event,) = _events(lab, "RedirectionHealed")
                 assert f"{slipped.local[0]}:{slipped.local[1]} - {slipped.remote[0]}:9000" in event["message"]
                 lab.kill_agent()
                 lab.start_agent()  # and the next agent knows why it is outside: the kernel keeps it
                 lab.wait_proved("client")
-                assert kernel.pod_state(lab, "client")["unsteered_connections"] == {"grandfathered": 0, "drift": 1}
+                assert kernel.pod_state(lab, "client")["unsteered_connections"] == kernel.unsteered(0, 1)
                 slipped.says()
-            lab.agent_get("/pods/default/client/verify", method="POST", timeout_s=20)
-            lab.wait(
-                "its end to be seen",
-                lambda: kernel.pod_state(lab, "client")["unsteered_connections"] == {"grandfathered": 0, "drift": 0},
-            )
+            lab.wait("its end to be seen", lambda: kernel.unsteered_now(lab, "client") == kernel.unsteered())
         assert kernel.without_handles(kernel.rules(client.netns)) == wanted
 
 

@@ -51,7 +51,7 @@ def test_at_the_first_install_older_connections_are_reset_at_both_ends_and_come_
             lab.wait_proved("client")
             _is_reset(before)
             until("the peer heard of it", lambda: not echo.calling())
-            assert kernel.pod_state(lab, "client")["unsteered_connections"] == {"grandfathered": 0, "drift": 0}
+            assert kernel.pod_state(lab, "client")["unsteered_connections"] == kernel.unsteered(0, 0)
             assert unsteered_in(client) == Unsteered()
             assert f"{before.local[1]} - " in lab.log("agent") and "were reset" in lab.log("agent")
             with Talk(client, to) as again:
@@ -87,7 +87,7 @@ def test_what_slipped_by_while_the_rules_were_gone_is_reset_and_steered_connecti
             steered.says()
             assert steered.steered_to() == OUT
             lab.wait("it to be told", lambda: "went past the mesh meanwhile and were reset" in lab.log("agent"))
-            assert kernel.pod_state(lab, "client")["unsteered_connections"] == {"grandfathered": 0, "drift": 0}
+            assert kernel.pod_state(lab, "client")["unsteered_connections"] == kernel.unsteered(0, 0)
     finally:
         lab.set_label("client", MESH, "disabled")
         kernel.wait_state(lab, "client", "disabled")

@@ -73,7 +73,10 @@ def lab() -> Iterator[Lab]:
 
 
 def _wait_agent(lab: Lab) -> None:
+    """Until it knows of both pods that they are outside. Before it has looked at one, a snapshot keeps that pod."""
     lab.wait("the agent", lambda: lab.agent_get("/pods")["proxy_connected"] is False)
+    for pod in lab.pods:
+        kernel.wait_state(lab, pod.name, "disabled")
 
 
 # ── The agent ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,6 +12,8 @@ import pytest
 
 from agent.lab import admin
 from agent.lab.node import Lab
+from tests.netns.faults.conftest import Record
+from tests.netns.faults.traffic import killed
 from tests.netns.policy_stream.callers import Callers
 from tests.netns.policy_stream.relay import Relay
 
@@ -102,14 +104,18 @@ def served_by_its_policy_alone(lab: Lab, relay: Relay, tmp_path: Path, callers: 
 
 
 def test_restart_with_a_slow_object_stream_sends_nothing_to_v1_and_serves_nothing_before_its_policy(
-    lab: Lab, relay: Relay, tmp_path: Path
+    lab: Lab, relay: Relay, tmp_path: Path, loss: Record
 ) -> None:
     with everything(lab, relay, tmp_path) as callers:
         relay.slow = True
-        lab.kill("proxy")
+        death = killed(lab, "proxy")
         killed_s = time.monotonic()
         start_proxy(lab, tmp_path)
         served_by_its_policy_alone(lab, relay, tmp_path, callers, killed_s)
+        verdict = callers.verdict(death)
+        waited_s = (relay.synced_s or killed_s) - killed_s
+    loss("stream-1-proxy-killed", verdict, note=f"nothing is served before its policy is there, after {waited_s:.1f} s")
+    assert verdict.failed == {}, callers.losses
     assert {one.pod for one in callers.answers} == {"web-v2"}
 
 
@@ -125,24 +131,26 @@ def test_first_start_with_a_slow_object_stream_serves_nothing_before_its_policy(
 
 
 def test_stream_that_breaks_off_and_begins_anew_slowly_changes_nothing_until_it_has_told_everything(
-    lab: Lab, relay: Relay, tmp_path: Path
+    lab: Lab, relay: Relay, tmp_path: Path, loss: Record
 ) -> None:
     """The agent restarts; the route has gone meanwhile. It stays in force until everything has been told again."""
     with everything(lab, relay, tmp_path) as callers:
         relay.slow, relay.synced_s = True, None
         lab.kill("agent")
         lab.remove_object("z-route")
-        callers.answers.clear()
+        killed_s = time.monotonic()
         start_agent(lab)
         lab.wait("the stream to begin anew", lambda: 0 < relay.passed_bytes < 80_000)
         lab.wait("everything to be told again", lambda: relay.synced_s is not None)
         synced_s = relay.synced_s
         assert synced_s is not None
         lab.wait("v1 to be called too", lambda: any(one.pod == "web-v1" for one in callers.answers))
-        before = [one for one in callers.answers if one.at_s < synced_s]
+        before = [one for one in callers.since(killed_s) if one.at_s < synced_s]
         assert len(before) > 10, "calls were answered all the time"
         assert {(one.status, one.pod) for one in before} == {(200, "web-v2")}
-    assert {one.status for one in callers.answers} == {200}
+        verdict = callers.verdict()
+    loss("stream-2-agent-killed", verdict, note="the route goes on until everything has been told again")
+    assert (verdict.failed, verdict.cut) == ({}, 0), callers.losses
 
 
 def test_pod_waits_for_its_own_object_and_the_others_do_not(lab: Lab, relay: Relay, tmp_path: Path) -> None:

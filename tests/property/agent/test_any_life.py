@@ -46,7 +46,7 @@ from agent.reconcile.life import (
 from tests.unit.agent.lives import DISABLED, FOUND, POD, PROVED, SEEN, SETTINGS, UNPROVED
 
 ELSEWHERE = replace(SEEN, netns_id=NetnsId(4, 200))
-ASKS_TOO_MUCH = replace(SEEN, pod=replace(POD, annotations=(("headgate.io/exclude-uids", "0"),)))
+ASKS_TOO_MUCH = replace(SEEN, pod=replace(POD, annotations=(("headgate.io/exclude-uids", "root"),)))
 CONFLICT = Inspected(Inspection(POD.addresses, (PortConflict(15001, 7, "x"),)))
 
 OUTCOMES: dict[type, tuple[Event, ...]] = {

@@ -49,7 +49,7 @@ from tests.unit.agent.lives import (
 )
 
 PLAN = build_plan(POD, PlanSettings())
-BAD = replace(SEEN, pod=replace(POD, annotations=(("headgate.io/exclude-uids", "0"),)))
+BAD = replace(SEEN, pod=replace(POD, annotations=(("headgate.io/exclude-uids", "root"),)))
 CONFLICT = PortConflict(15001, 7, "x")
 ELSEWHERE = (ip_address("10.9.9.9"),)
 

@@ -129,6 +129,36 @@ def test_change_is_named(case: str) -> None:
     assert describe(EXPECTED, actual, TABLE) == wanted
 
 
+LONG = tuple(str(port) for port in range(20000, 20100, 2))
+
+
+def excluding(ports: tuple[str, ...], action: str = "accept") -> str:
+    listed = f'\t\tth dport {{ {", ".join(ports)} }} counter {action} comment "headgate:skip-ports"\n'
+    return EXPECTED.replace(LO, LO + listed)
+
+
+@pytest.mark.parametrize(
+    ("ports", "wanted"),
+    [
+        (LONG[:-1], "rule skip-ports is changed: its set lacks 20098"),
+        ((*LONG, "\x1b[2J"), "rule skip-ports is changed: its set has \\x1b[2J"),
+        (
+            ("9999", *LONG[10:]),
+            "rule skip-ports is changed: its set lacks 20000, 20002, 20004, 20006, 20008 and 5 more and has 9999",
+        ),
+    ],
+)
+def test_of_a_long_list_only_what_differs_is_told(ports: tuple[str, ...], wanted: str) -> None:
+    assert describe(excluding(LONG), excluding(ports), TABLE) == (wanted,)
+
+
+def test_of_a_long_list_that_means_something_else_now_the_rule_is_told() -> None:
+    (change,) = describe(excluding(LONG), excluding(LONG, "drop"), TABLE)
+    assert change.startswith("rule skip-ports is changed: th dport { 20000, 20002")
+    (change,) = describe(excluding(LONG), excluding(tuple(reversed(LONG))), TABLE)
+    assert change.startswith("rule skip-ports is changed: th dport { 20098, 20096")
+
+
 @given(st.text(max_size=400) | st.lists(st.sampled_from(EXPECTED.splitlines()), max_size=30).map("\n".join))
 def test_whatever_is_listed_some_change_is_named_in_printable_words(listing: str) -> None:
     """The pod writes comments and names, so it may write anything."""

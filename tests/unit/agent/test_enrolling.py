@@ -123,10 +123,10 @@ def test_an_announcement_that_cannot_be_made_is_no_dead_end() -> None:
 
 
 def test_an_annotation_that_cannot_be_honoured_fails_with_key_and_value() -> None:
-    asks = replace(SEEN, pod=replace(POD, annotations=(("headgate.io/exclude-outbound-ports", "5432"),)))
+    asks = replace(SEEN, pod=replace(POD, annotations=(("headgate.io/exclude-outbound-ports", "70000"),)))
     story = told(asks).hears(FOUND)
     assert story.state == "failed"
-    assert "headgate.io/exclude-outbound-ports" in story.life.reason and "5432" in story.life.reason
+    assert "headgate.io/exclude-outbound-ports" in story.life.reason and "70000" in story.life.reason
 
 
 def test_without_a_proxy_the_pod_waits_and_no_rule_goes_in() -> None:

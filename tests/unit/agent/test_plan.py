@@ -14,10 +14,13 @@ from agent.plan import (
     InvalidPlan,
     PassGrandfathered,
     PlanSettings,
+    Steering,
     build_plan,
     diff_plan,
+    plan_of,
 )
-from agent.plan.rules import InNetwork, Marked, OverLoopback, Stage, ToPort
+from agent.plan.ranges import Ranges
+from agent.plan.rules import AllOf, AtPorts, InNetworks, Marked, OverLoopback, Side, Stage
 from agent.pods import PodRef
 
 POD = PodRef("u-1", "default", "web")
@@ -30,7 +33,7 @@ PLAN = build_plan(POD, PlanSettings())
         ({"outbound_port": 0}, "outbound_port"),
         ({"inbound_port": 65536}, "inbound_port"),
         ({"tunnel_port": -1}, "tunnel_port"),
-        ({"outbound_port": 15006}, "outbound_port, inbound_port, tunnel_port"),
+        ({"outbound_port": 15006}, "outbound_port, inbound_port"),
         ({"mark_mask": 0}, "mark_mask"),
         ({"mark_mask": 1 << 32}, "mark_mask"),
         ({"proxy_mark": 0x1539}, "proxy_mark"),
@@ -44,12 +47,22 @@ def test_a_setting_that_cannot_work_is_refused_by_name(changes: dict[str, int], 
     assert refused.value.field == field
 
 
-@pytest.mark.parametrize(
-    "key", ["headgate.io/exclude-outbound-ports", "headgate.io/exclude-inbound-ports", "headgate.io/include-uids"]
-)
-def test_an_exclusion_that_cannot_be_given_refuses_the_pod_instead_of_steering_what_it_excludes(key: str) -> None:
-    with pytest.raises(InvalidPlan, match=f"annotation {key}: value '5432'"):
-        build_plan(replace(POD, annotations=((key, "5432"),)), PlanSettings())
+def test_what_the_pods_owner_excludes_is_excluded() -> None:
+    excluding = replace(POD, annotations=(("headgate.io/exclude-outbound-ports", "5432"),))
+    assert build_plan(excluding, PlanSettings()) == plan_of(
+        Steering(exclude_outbound_ports=Ranges.of(5432)), PlanSettings()
+    )
+
+
+def test_a_pod_without_wishes_gets_what_the_settings_say() -> None:
+    wanted = Steering(exclude_uids=Ranges.of(7))
+    assert build_plan(POD, PlanSettings(defaults=wanted)) == plan_of(wanted, PlanSettings(defaults=wanted))
+
+
+@pytest.mark.parametrize("key", ["headgate.io/exclude-outbound-ports", "headgate.io/exclude-inbound-ports"])
+def test_an_exclusion_that_cannot_be_read_refuses_the_pod_instead_of_steering_what_it_excludes(key: str) -> None:
+    with pytest.raises(InvalidPlan, match=f"annotation {key}: .*70000"):
+        build_plan(replace(POD, annotations=((key, "70000"),)), PlanSettings())
 
 
 def test_other_annotations_change_nothing() -> None:
@@ -88,15 +101,17 @@ def test_never_steered_are_loopback_link_local_the_pod_itself_and_the_proxy(dire
         for rule in PLAN.rules
         if isinstance(rule, Exempt) and rule.direction is direction and rule.stage is Stage.CAPTURE
     }
-    networks = {str(match.network) for match in matches if isinstance(match, InNetwork)}
+    networks = {str(match.networks[0]) for match in matches if isinstance(match, InNetworks)}
     assert networks == {"127.0.0.0/8", "::1/128", "fe80::/10"}
-    assert {match.side.value for match in matches if isinstance(match, InNetwork) and match.network == LINK_LOCAL} == {
+    assert {
+        match.side.value for match in matches if isinstance(match, InNetworks) and match.networks == (LINK_LOCAL,)
+    } == {
         "source",
         "destination",
     }
     assert OverLoopback() in matches
     assert Marked(0x539, 0xFFF) in matches
-    assert (ToPort(15008) in matches) is (direction is Direction.INBOUND)
+    assert (AtPorts(Ranges.of(15008), Side.DESTINATION) in matches) is (direction is Direction.INBOUND)
 
 
 LINK_LOCAL = ip_network("fe80::/10")
@@ -106,7 +121,9 @@ def test_what_the_proxy_sends_on_a_forgotten_steered_connection_is_dropped_befor
     ids = [rule.rule_id for rule in PLAN.rules]
     assert ids.index("out-forgotten-proxy") < ids.index("out-forgotten-skip-proxy") < ids.index("out-forgotten")
     rule = next(rule for rule in PLAN.rules if rule.rule_id == "out-forgotten-proxy")
-    assert isinstance(rule, DropForgotten) and rule.sent_from == (Marked(0x539, 0xFFF), (15001, 15006))
+    assert isinstance(rule, DropForgotten) and rule.match == AllOf(
+        (Marked(0x539, 0xFFF), AtPorts(Ranges.of(15001, 15006), Side.SOURCE))
+    )
 
 
 def test_ports_of_the_settings_reach_the_rules() -> None:

@@ -7,6 +7,7 @@ from tests.property.agent.reconcile.lives import Lives
 from tests.property.agent.reconcile.model import (
     CAPTURING,
     WANTED,
+    WHOLE,
     Netns,
     Pod,
     Violation,
@@ -19,7 +20,7 @@ from tests.property.agent.reconcile.model import (
 Ended = tuple[str, Pod]
 """The event that an action ends in, and the pod as it is then."""
 
-_ENDS_PROOF: Final = frozenset({"install", "heal", "drain", "remove", "withdraw"})
+_ENDS_PROOF: Final = ("install", "heal", "drain", "remove", "withdraw")
 _OUTSIDE: Final = frozenset({"withdraw"})
 """Actions that enter no namespace."""
 
@@ -31,7 +32,7 @@ def perform(lives: Lives, world: World, index: int, old: bool) -> Iterator[tuple
     machine = netns.machine
     assert machine is not None and machine.todo
     action = machine.todo[0]
-    if action in _ENDS_PROOF and machine.proving:
+    if action.startswith(_ENDS_PROOF) and machine.proving:
         pod = pod.put(old, netns._replace(machine=machine._replace(proving=False)))
     for word, after in _outcomes(world, action, pod, old):
         yield f"{action}: {word}", world.with_pod(index, outcome(lives, after, old, word))
@@ -73,15 +74,14 @@ def unserved(pod: Pod, old: bool) -> Pod:
     return pod.put(not old, pod.netns(not old)._replace(ears=""))
 
 
-def _install(world: World, pod: Pod, old: bool, netns: Netns) -> Iterator[Ended]:
-    yield "installed", in_force(world, pod, old, netns)
+def _in_force(form: str, ended: str) -> Callable[[World, Pod, bool, Netns], Iterator[Ended]]:
+    def act(world: World, pod: Pod, old: bool, netns: Netns) -> Iterator[Ended]:
+        yield ended, in_force(world, pod, old, netns, form)
+
+    return act
 
 
-def _heal(world: World, pod: Pod, old: bool, netns: Netns) -> Iterator[Ended]:
-    yield "healed", in_force(world, pod, old, netns)
-
-
-def in_force(world: World, pod: Pod, old: bool, netns: Netns) -> Pod:
+def in_force(world: World, pod: Pod, old: bool, netns: Netns, form: str) -> Pod:
     """The plan's rules; nothing is written where they are in force already."""
     if netns.form not in CAPTURING and not netns.ears and not netns.deaf:
         raise Violation("rules lead to a port where nobody listens, and nobody was lost")
@@ -89,7 +89,7 @@ def in_force(world: World, pod: Pod, old: bool, netns: Netns) -> Pod:
     parting = any(word.startswith(("seen off", "left")) for word in inbox)  # told, and its turn has not come
     wanted = pod.wish in WANTED and not old and not parting and world.agent == "alive"
     enrolled = netns.enrolled or wanted
-    return pod.put(old, netns._replace(form="rules", enrolled=enrolled, tampered=False))
+    return pod.put(old, netns._replace(form=form, enrolled=enrolled, tampered=False))
 
 
 def _drain(world: World, pod: Pod, old: bool, netns: Netns) -> Iterator[Ended]:
@@ -104,7 +104,7 @@ def _remove(world: World, pod: Pod, old: bool, netns: Netns) -> Iterator[Ended]:
 
 
 def _rewritten(pod: Pod, old: bool, netns: Netns, form: str) -> Netns:
-    if netns.enrolled and netns.form == "rules":
+    if netns.enrolled and netns.form in WHOLE:
         raise Violation(f"the rules of an enrolled pod that is wanted are replaced by {form}")
     # Whose rules were deleted while no agent lived cannot be known to have been enrolled: that stays tampered with.
     return netns._replace(form=form, tampered=netns.tampered and netns.enrolled)
@@ -123,8 +123,10 @@ def _withdraw(world: World, pod: Pod, old: bool, netns: Netns) -> Iterator[Ended
 _EFFECTS: Final[dict[str, Callable[[World, Pod, bool, Netns], Iterator[Ended]]]] = {
     "inspect": _inspect,
     "announce": _announce,
-    "install": _install,
-    "heal": _heal,
+    "install rules": _in_force("rules", "installed"),
+    "install others": _in_force("others", "installed"),
+    "heal rules": _in_force("rules", "healed"),
+    "heal others": _in_force("others", "healed"),
     "drain": _drain,
     "countsteered": _count,
     "remove": _remove,

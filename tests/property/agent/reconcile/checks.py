@@ -1,11 +1,13 @@
 """What must be true of every state, and where a node ends that is left alone (fair: nothing fails, nobody meddles)."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from tests.property.agent.reconcile.lives import Lives
 from tests.property.agent.reconcile.model import (
     CAPTURING,
     WANTED,
+    WHOLE,
     Netns,
     Pod,
     Violation,
@@ -22,6 +24,9 @@ from tests.property.agent.reconcile.moves import (
     without_agent,
 )
 
+FORMS: Final = {"on": {"rules"}, "other": {"others"}, "bad": WHOLE, "off": set(), "gone": set()}
+"""What a pod that is proved holds; of one whose annotation is bad, what it held before."""
+
 
 def check(lives: Lives, world: World) -> None:
     """Raises Violation.
@@ -36,7 +41,7 @@ def check(lives: Lives, world: World) -> None:
         pod = world.pods[index]
         if netns.alive and netns.form in CAPTURING and not netns.ears and not netns.deaf and not _left(netns, old):
             raise Violation("traffic is led to a port where nobody listens")
-        if netns.alive and not old and netns.enrolled and netns.form != "rules" and not netns.tampered:
+        if netns.alive and not old and netns.enrolled and netns.form not in WHOLE and not netns.tampered:
             raise Violation("an enrolled pod that is wanted goes past the mesh")
         if not old and world.agent == "alive" and world.proxy == "connected" and not pod.untold:
             _check_released(lives, pod, netns)
@@ -94,7 +99,7 @@ def at_rest(lives: Lives, pod: Pod, netns: Netns) -> bool:
     assert netns.machine is not None
     known = lives.known[netns.machine.life]
     if known.state == "proved":
-        return netns.alive and (netns.form, netns.ears) == ("rules", "proxy")
+        return netns.alive and netns.form in FORMS[pod.wish] and netns.ears == "proxy"
     final = pod.wish == "bad" or (pod.wish != "gone" and not netns.alive and not known.announced)
     return known.state == "failed" and known.looked_at and final
 
@@ -107,14 +112,20 @@ def check_end(lives: Lives, world: World) -> None:
         machine = pod.here.machine
         state = "" if machine is None else lives.known[machine.life].state
         reason = machine is not None and lives.known[machine.life].reason
-        allowed = {"on": ("proved",), "bad": ("proved", "failed"), "off": ("disabled",), "gone": ("",)}[pod.wish]
+        allowed = {
+            "on": ("proved",),
+            "other": ("proved",),
+            "bad": ("proved", "failed"),
+            "off": ("disabled",),
+            "gone": ("",),
+        }[pod.wish]
         if not pod.here.alive and pod.wish != "gone":
             allowed = ("failed", "disabled")
         if state not in allowed:
             raise Violation(f"wanted {pod.wish!r}, it ends as {state or 'no life'!r}")
         if not reason and (state in ("failed", "disabled") or (pod.wish == "bad" and state)):
             raise Violation(f"{state} without a reason")
-        if state == "proved" and (pod.here.form, pod.here.ears) != ("rules", "proxy"):
+        if state == "proved" and (pod.here.form not in FORMS[pod.wish] or pod.here.ears != "proxy"):
             raise Violation("proved, and it is not so")
         if pod.wish not in WANTED and (pod.here.ears or pod.here.form != "nothing"):
             raise Violation(f"nobody wants the pod, and it holds {pod.here.form}, {pod.here.ears or 'no listener'}")

@@ -8,6 +8,7 @@ equal decisions meet in one number.
 from dataclasses import dataclass, replace
 from typing import Final
 
+from agent.plan import build_plan
 from agent.pods import NetnsId, PodRef
 from agent.reconcile import Action, Event, Life, LifeSettings, Seen, State, begin, step, telling
 from agent.reconcile.life import (
@@ -16,10 +17,12 @@ from agent.reconcile.life import (
     Drained,
     Drifted,
     Due,
+    Heal,
     Healed,
     Held,
     Inspected,
     Inspection,
+    Install,
     Installed,
     Left,
     Nacked,
@@ -44,8 +47,11 @@ SETTINGS: Final = LifeSettings(drain_s=0.5, drain_poll_s=0.5, retry_s=0.5)
 _PODS: Final = {
     "on": PodRef("u", "default", "web", addresses=(ADDRESS,)),
     "off": PodRef("u", "default", "web", addresses=(ADDRESS,), labels=(("headgate.io/mesh", "disabled"),)),
-    "bad": PodRef("u", "default", "web", addresses=(ADDRESS,), annotations=(("headgate.io/exclude-uids", "0"),)),
+    "other": PodRef("u", "default", "web", addresses=(ADDRESS,), annotations=(("headgate.io/exclude-uids", "7"),)),
+    "bad": PodRef("u", "default", "web", addresses=(ADDRESS,), annotations=(("headgate.io/exclude-uids", "root"),)),
 }
+_FORMS: Final = {build_plan(_PODS[wish], SETTINGS.plan): form for wish, form in (("on", "rules"), ("other", "others"))}
+"""The form of a namespace's rules in which the plan is in force."""
 
 
 def seen_word(wish: str, netns: int) -> str:
@@ -53,7 +59,7 @@ def seen_word(wish: str, netns: int) -> str:
 
 
 _HELD: Final = {
-    "nothing": Held.NOTHING, "rules": Held.RULES, "damaged": Held.RULES, "drain": Held.DRAIN_FORM,
+    "nothing": Held.NOTHING, "rules": Held.RULES, "others": Held.RULES, "damaged": Held.RULES, "drain": Held.DRAIN_FORM,
     "path": Held.DRAIN_FORM, "path served": Held.RULES,
 }  # fmt: skip
 """What an inspection says of each form that a namespace can be in."""
@@ -101,7 +107,7 @@ class Known:
     capturing: bool
     drained: bool
     announced: bool
-    planned: bool
+    form: str  # of what is to be in force; "" when nobody here can name it
     telling: str
     leaving: bool
     looked_at: bool
@@ -177,12 +183,19 @@ def _known(life: Life) -> Known:
         capturing=life.capturing,
         drained=life.drained,
         announced=life.announced,
-        planned=life.plan is not None,
+        form=_form(life),
         telling=telling(life).value,
         leaving=life.state is State.LEAVING,
         looked_at=life.looked_at,
     )
 
 
+def _form(life: Life) -> str:
+    if life.plan_in_force is None:
+        return ""
+    return "drain" if life.drained else _FORMS[life.plan_in_force]
+
+
 def _word(action: Action) -> str:
-    return type(action).__name__.lower()
+    word = type(action).__name__.lower()
+    return f"{word} {_FORMS[action.plan]}" if isinstance(action, Install | Heal) else word

@@ -9,10 +9,11 @@ from typing import Final, NamedTuple
 
 from tests.property.agent.reconcile.lives import Lives
 
-# Forms of a namespace's rules. "path": a return path alone (an install or a removal cut short, or tables deleted);
-# "damaged": something of the tables is missing or foreign.
-CAPTURING: Final = frozenset({"rules", "damaged"})
-WANTED: Final = frozenset({"on", "bad"})
+# Forms of a namespace's rules. "rules", "others": of one wish, of another. "path": a return path alone (an install or a
+# removal cut short, or tables deleted); "damaged": something of the tables is missing or foreign.
+WHOLE: Final = frozenset({"rules", "others"})
+CAPTURING: Final = WHOLE | {"damaged"}
+WANTED: Final = frozenset({"on", "other", "bad"})
 
 
 _TOLD: Final = ("seen", "left", "stop")
@@ -213,7 +214,9 @@ def released(pod: Pod, *, connected: bool) -> Pod:
 def deafened(netns: Netns) -> Netns:
     """The listeners are lost with whoever held them. What was captured, or acknowledged and about to be, stays so."""
     machine = netns.machine
-    acked = machine is not None and (machine.todo[:1] == ("install",) or "acked" in machine.inbox)
+    acked = machine is not None and (
+        (machine.todo[:1] and machine.todo[0].startswith("install")) or "acked" in machine.inbox
+    )
     return netns._replace(ears="", deaf=netns.deaf or netns.tampered or netns.form != "nothing" or acked)
 
 

@@ -8,6 +8,7 @@ from tests.property.agent.reconcile.lives import Lives, seen_word
 from tests.property.agent.reconcile.model import (
     CAPTURING,
     WANTED,
+    WHOLE,
     Machine,
     Netns,
     Pod,
@@ -24,8 +25,11 @@ from tests.property.agent.reconcile.model import (
 
 Move = tuple[str, World]
 
-_WISHES: Final = ("on", "off", "bad", "gone")
-_TAMPERED: Final = {"rules": ("damaged", "path", "nothing"), "damaged": ("nothing",), "drain": ("path", "nothing")}
+_WISHES: Final = ("on", "other", "off", "bad", "gone")
+_TAMPERED: Final = {
+    "rules": ("damaged", "path", "nothing"), "others": ("damaged",),
+    "damaged": ("nothing",), "drain": ("path", "nothing"),
+}  # fmt: skip
 """What somebody else makes of our rules: one is changed, the tables are deleted, everything is flushed."""
 _INBOX: Final = 1
 """How many events may wait behind an action under way before the source tells another one."""
@@ -65,13 +69,13 @@ def agent_goes_on(lives: Lives, world: World) -> Iterator[Move]:
 
 def drift_is_heard(lives: Lives, netns: Netns, machine: Machine) -> bool:
     known = lives.known[machine.life]
-    if not netns.alive or not known.installed or not known.planned or "drifted" in machine.inbox:
+    if not netns.alive or not known.installed or not known.form or "drifted" in machine.inbox:
         return False
-    return netns.form != ("drain" if known.drained else "rules")
+    return netns.form != known.form
 
 
 def _proof(lives: Lives, world: World, index: int, old: bool, netns: Netns, machine: Machine) -> Iterator[Move]:
-    proved = netns.alive and netns.form == "rules" and netns.ears == "proxy" and world.proxy == "connected"
+    proved = netns.alive and netns.form in WHOLE and netns.ears == "proxy" and world.proxy == "connected"
     done = world.pods[index].put(old, netns._replace(machine=machine._replace(proving=False)))
     for word in ("proved", "unproved") if proved else ("unproved",) if netns.alive else ("lost",):
         yield word, world.with_pod(index, deliver(lives, done, old, word))

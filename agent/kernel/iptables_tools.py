@@ -1,0 +1,209 @@
+"""iptables-save(8) and iptables-restore(8) of either make, run in the namespace of the calling thread.
+
+Found in fixed directories, given arguments and never a command line, an environment of their own, and a bound in time.
+Whoever calls holds the namespace's lock (agent.kernel.netns_lock); legacy's own lock file is one that nobody shares.
+
+A user's or group's number is looked up as a name before it is taken for a number (extensions/libxt_owner.c), by NSS,
+which can mean a directory server that is reached through this very pod (istio #48416). So the tools run in a mount
+namespace of their own in which NSS knows nothing, where that is permitted (CAP_SYS_ADMIN); in an init container it is
+the image's own NSS that is asked, whose sources are local files.
+"""
+
+import ctypes
+import os
+import re
+import subprocess
+import threading
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from agent.kernel.refused import KernelRefused
+from agent.plan.render.iptables import TABLES
+from agent.plan.rules import IPFamily
+from agent.printable import printable
+
+DIRECTORIES: Final = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin")
+"""Never what PATH says: it may be the pod's."""
+LONGEST_RUN_S: Final = 30.0
+_ERROR_CHARACTERS: Final = 600
+_TOOL: Final = {IPFamily.IPV4: "iptables", IPFamily.IPV6: "ip6tables"}
+_LEGACY_TABLES: Final = {
+    IPFamily.IPV4: "/proc/thread-self/net/ip_tables_names",
+    IPFamily.IPV6: "/proc/thread-self/net/ip6_tables_names",
+}
+_IPV6_SOCKETS: Final = "/proc/thread-self/net/if_inet6"  # not there when the kernel runs with ipv6.disable=1
+
+_CLONE_NEWNS: Final = 0x00020000  # linux/sched.h
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000  # linux/mount.h
+_NSS: Final = ("/etc/nsswitch.conf", "/etc/passwd", "/etc/group")
+_CHATTER: Final = ("Try `", "Error occurred at line", "# Warning")
+_LINE_NUMBER: Final = re.compile(r"line:? (\d+)")
+_REMEDIES: Final = (
+    ("Permission denied", "needs CAP_NET_ADMIN (legacy: CAP_NET_RAW too) in the pod's user namespace"),
+    ("unable to initialize table", "needs CAP_NET_ADMIN and CAP_NET_RAW, and a kernel with the legacy tables: use nft"),
+    ("Couldn't load", "the iptables package of this image is incomplete: reinstall it, or use --backend nft"),
+    ("is incompatible", "somebody made the table with nft: use --backend nft, or remove that table"),
+    (
+        "No chain/target/match by that name",
+        "somebody changed the tables meanwhile, or the kernel lacks the target: retry",
+    ),
+    ("Resource temporarily unavailable", "somebody changed the tables meanwhile: retry"),
+)
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class Variant(Enum):
+    """Which of the two iptables: what it is called, between the tool's name and `-save`."""
+
+    NFT = "nft"
+    LEGACY = "legacy"
+
+
+def missing(variant: Variant, family: IPFamily) -> str | None:
+    """Why the family's tools cannot be used; None when they can, as far as can be told without running them."""
+    for verb in ("restore", "save"):
+        if _find(variant, family, verb) is None:
+            return f"{_name(variant, family, verb)} is not installed"
+    if family is IPFamily.IPV6 and not Path(_IPV6_SOCKETS).exists():
+        return "the kernel runs without IPv6"
+    return None
+
+
+def save(variant: Variant, family: IPFamily, *, counters: bool = False) -> str | None:
+    """All that the tables hold. None where the tools are missing, or legacy was never used: nothing is loaded or made
+    to find out. Raises KernelRefused."""
+    if missing(variant, family) is not None:
+        return None
+    arguments = ("-c",) if counters else ()
+    used = legacy_used(family) if variant is Variant.LEGACY else True
+    if used is None:
+        # The tool could not read the names either: it is told them. Asking makes the tables, which change nothing.
+        texts = (_run(variant, family, "save", (*arguments, "-t", table), "") for table in TABLES)
+        return "".join(texts)
+    return _run(variant, family, "save", arguments, "") if used else None
+
+
+def restore(variant: Variant, family: IPFamily, text: str, lock: int | None = None) -> None:
+    """Runs `text` beside what is there (--noflush), each table as one transaction. `lock`: the namespace's, held.
+
+    Raises KernelRefused; of the table that was refused nothing is changed, those before it in the text are.
+    """
+    reason = missing(variant, family)
+    if reason is not None:
+        raise KernelRefused(_name(variant, family, "restore"), reason, "install the iptables package in the image")
+    arguments = ("--noflush", "-w", "5") if variant is Variant.LEGACY else ("--noflush",)
+    _run(variant, family, "restore", arguments, text, lock)
+
+
+def legacy_used(family: IPFamily) -> bool | None:
+    """Whether legacy has a table here; None where only root may know. Asking the tool would make one, for good."""
+    try:
+        return bool(Path(_LEGACY_TABLES[family]).read_bytes().strip())
+    except PermissionError:
+        return None
+    except OSError:
+        return False
+
+
+def _name(variant: Variant, family: IPFamily, verb: str) -> str:
+    return f"{_TOOL[family]}-{variant.value}-{verb}"
+
+
+def _find(variant: Variant, family: IPFamily, verb: str) -> str | None:
+    name = _name(variant, family, verb)
+    return next((path for directory in DIRECTORIES if os.access(path := f"{directory}/{name}", os.X_OK)), None)
+
+
+# ── Run ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _run(
+    variant: Variant, family: IPFamily, verb: str, arguments: tuple[str, ...], text: str, lock: int | None = None
+) -> str:
+    name = _name(variant, family, verb)
+    command = [_find(variant, family, verb) or name, *arguments]
+    run = _run_without_nss if "-owner " in text else _execute
+    lock_file = os.memfd_create("headgate-xtables-lock", os.MFD_CLOEXEC)
+    try:
+        done = run(command, text, lock_file, lock)
+    except subprocess.TimeoutExpired:
+        reason = f"has not ended after {LONGEST_RUN_S:g} s"
+        raise KernelRefused(name, reason, "look what it waits for, and retry") from None
+    except OSError as error:
+        raise KernelRefused(name, f"cannot be run: {error.strerror}", "reinstall the iptables package") from None
+    finally:
+        os.close(lock_file)
+    if done.returncode != 0:
+        error_text = done.stderr.strip()
+        raise KernelRefused(name, _told(error_text, text), _remedy(error_text, text))
+    return done.stdout
+
+
+def _execute(command: list[str], text: str, lock_file: int, lock: int | None) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": ":".join(DIRECTORIES), "LC_ALL": "C", "XTABLES_LOCKFILE": f"/proc/self/fd/{lock_file}"}
+    return subprocess.run(
+        command,
+        input=text,
+        env=environment,
+        cwd="/",
+        pass_fds=(lock_file,) if lock is None else (lock_file, lock),
+        capture_output=True,
+        encoding="utf-8",
+        errors="backslashreplace",
+        timeout=LONGEST_RUN_S,
+        check=False,
+    )
+
+
+def _run_without_nss(
+    command: list[str], text: str, lock_file: int, lock: int | None
+) -> subprocess.CompletedProcess[str]:
+    """In a mount namespace that ends with the thread that makes it; a thread begins where its maker is."""
+    outcome: list[subprocess.CompletedProcess[str]] = []
+    raised: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            _forget_names()
+            outcome.append(_execute(command, text, lock_file, lock))
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=body, name="iptables")
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+    return outcome[0]
+
+
+def _forget_names() -> None:
+    """Nothing where it is not permitted: the image's own files are asked then, as without all this."""
+    if _libc.unshare(_CLONE_NEWNS) != 0:
+        return
+    if _libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
+        return
+    for path in _NSS:
+        _libc.mount(b"/dev/null", path.encode(), None, _MS_BIND, None)
+
+
+# ── Refused ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _told(error: str, text: str) -> str:
+    """The tool's words, and the line that it means."""
+    words = " ".join(line.strip() for line in error.splitlines() if line.strip() and not line.startswith(_CHATTER))
+    numbers = _LINE_NUMBER.findall(error)
+    lines = text.splitlines()
+    if numbers and 0 < int(numbers[-1]) <= len(lines):
+        words += f": {lines[int(numbers[-1]) - 1]}"
+    return printable(words, _ERROR_CHARACTERS)
+
+
+def _remedy(error: str, text: str) -> str:
+    for cause, remedy in _REMEDIES:
+        if cause in error:
+            return remedy
+    if "failed" in error or "Invalid argument" in error:
+        return (
+            "this kernel lacks a match or target that the line names (CONFIG_NETFILTER_XT_*; modules must be loaded on"
+            " the node), or the pod has a user namespace of its own, where `owner` is refused; --backend nft needs none"
+        )
+    return "compare iptables-save in the pod's namespace"
