@@ -5,7 +5,10 @@ verbs' modules by string.
 """
 
 import importlib
-from typing import Final
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import click
 
@@ -13,15 +16,36 @@ _VERBS: Final = {
     "agent": ("agent.cli.agent:agent", "Run the node agent."),
     "demo": ("agent.cli.demo:demo", "The main job on a throw-away node, then nothing left of it."),
     "events": ("agent.cli.events:events", "What happened to the node's pods."),
+    "init": ("agent.cli.init:init", "Install the redirect rules in a pod, then exit."),
     "lab": ("agent.cli.lab:lab", "A throw-away node on this machine."),
     "pods": ("agent.cli.pods:pods", "The node's pods, their state and proofs."),
     "proxy": ("proxy.cli:proxy", "Run the per-node proxy."),
-    "rules": ("agent.cli.rules:rules", "The redirect rules of a pod: show, verify, plan."),
+    "rules": ("agent.cli.rules:rules", "Redirect rules: show, plan, diff, verify, clean."),
 }
+
+
+_PEERS: Final = {
+    "istio-iptables": "istio",
+    "pilot-agent": "istio",
+    "proxy-init": "linkerd",
+    "linkerd2-proxy-init": "linkerd",
+    "kumactl": "kuma",
+}
+"""By program name: whose command line `headgate init` is to take. An image has a link of that name where a template's
+`command` names the peer's program, so that only the image changes in it (docs/migrate-*.md)."""
+
+_ISTIO: Final = "istio-iptables"
+"""The first word that Istio's template gives to whatever program the image begins with."""
 
 
 class _LazyGroup(click.Group):
     """A group whose help lists every verb without importing one."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        given = sys.argv[1:] if args is None else list(args)
+        called = _PEERS.get(Path(sys.argv[0]).name) if args is None else None
+        peer = called or ("istio" if given[:1] == [_ISTIO] else None)
+        return super().main(given if peer is None else ["init", peer, *given], *rest, **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_VERBS)

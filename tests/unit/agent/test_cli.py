@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,8 +24,8 @@ from agent.events import Events, EventType, Reason, event_list
 from agent.plan import PlanSettings, build_plan
 from agent.supervisor.reports import PodFacts
 from agent.supervisor.unsteered import Unsteered
-from agent.supervisor.views import pod_view, rules_view
-from tests.unit.agent.lives import UNPROVED, enrolled
+from agent.supervisor.views import plan_view, pod_view, rules_view
+from tests.unit.agent.lives import SEEN, UNPROVED, enrolled
 
 LIFE = enrolled().life
 FLOW = (ip_address("10.0.0.5"), 40000, ip_address("10.0.0.9"), 80)
@@ -103,7 +104,7 @@ def test_pods_wide_also_show_what_lives_outside_the_mesh_and_what_drifted(tmp_pa
         result = headgate(tmp_path, "pods", "-o", "wide")
     head, row = (line.split() for line in result.stdout.splitlines())
     shown = dict(zip(head, row, strict=False))
-    assert (shown["UNSTEERED"], shown["DRIFTS"], shown["FOREIGN"]) == ("2+0", "3", "1")
+    assert (shown["UNSTEERED"], shown["DRIFTS"], shown["FOREIGN"]) == ("2+0+0", "3", "1")
     assert shown["NETNS"] == "/run/netns/web"
 
 
@@ -158,9 +159,11 @@ def test_pods_for_programs(tmp_path: Path, output: str) -> None:
 
 
 def test_rules_show_tells_each_rule_with_its_meaning(tmp_path: Path) -> None:
-    with agent(tmp_path, {"GET /pods": (200, PODS), "GET /rules/default/web": (200, RULES)}) as asked:
+    answers = {"GET /pods": PODS, "GET /rules/default/web": RULES, "GET /pods/default/web": PROVED_POD}
+    with agent(tmp_path, {asked: (200, answer) for asked, answer in answers.items()}) as asked:
         result = headgate(tmp_path, "rules", "show", "web")
-    assert result.exit_code == 0 and asked == ["GET /pods", "GET /rules/default/web"]
+    assert result.exit_code == 0 and asked == list(answers)
+    assert "others' rules cannot be read from here: network namespace /run/netns/web: No such file" in result.stderr
     assert "table inet headgate\n" in result.stdout
     assert "missing  every other new TCP connection of the pod meets the proxy" in result.stdout
     assert "ip rule 32764: fwmark 0x111/0xfff lookup 100" in result.stdout
@@ -201,7 +204,14 @@ def test_a_bare_name_in_two_namespaces_must_be_told_apart(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "words", [["rules", "show", "a/b/c"], ["rules", "show", "/x"], ["rules", "show"], ["pods", "-o", "x"]]
+    "words",
+    [
+        ["rules", "show", "a/b/c"],
+        ["rules", "show", "/x"],
+        ["rules", "show", "web", "--self"],
+        ["rules", "show", "--self", "--netns", "/run/netns/x"],
+        ["pods", "-o", "x"],
+    ],
 )
 def test_wrong_usage_ends_with_2(tmp_path: Path, words: list[str]) -> None:
     assert headgate(tmp_path, *words).exit_code == 2
@@ -221,8 +231,68 @@ def test_a_table_shows_control_characters_instead_of_obeying_them() -> None:
     assert table(("A", "B"), [("x\x1b[2J", "y\n")]) == "A         B\nx\\x1b[2J  y\\n"
 
 
+ANNOTATIONS = (
+    ("headgate.io/exclude-outbound-ports", "5432"),
+    ("traffic.sidecar.istio.io/excludeOutboundPorts", "6379"),
+)
+PLAN = plan_view(
+    enrolled(replace(SEEN, pod=replace(SEEN.pod, annotations=ANNOTATIONS))).life,
+    PlanSettings(),
+)
+
+
+def test_rules_plan_of_a_pod_shows_who_decided_and_who_was_overruled(tmp_path: Path) -> None:
+    with agent(tmp_path, {"GET /plan/default/web": (200, PLAN)}):
+        result = headgate(tmp_path, "rules", "plan", "default/web")
+    assert result.exit_code == 0
+    assert "out-capture-skip-ports" in result.stdout
+    (origin,) = [line for line in result.stdout.splitlines() if "headgate.io/exclude-outbound-ports" in line]
+    assert "5432" in origin and "traffic.sidecar.istio.io/excludeOutboundPorts: 6379" in origin
+
+
+def test_rules_plan_of_a_pod_that_asks_for_what_cannot_be_ends_with_1(tmp_path: Path) -> None:
+    refused = {**PLAN, "error": "annotation headgate.io/exclude-outbound-ports: 'x' is no port"}
+    with agent(tmp_path, {"GET /plan/default/web": (200, refused)}):
+        result = headgate(tmp_path, "rules", "plan", "default/web")
+        scripted = headgate(tmp_path, "rules", "plan", "default/web", "-o", "nft")
+    assert result.exit_code == 1 and "'x' is no port" in result.stderr
+    assert scripted.exit_code == 2
+
+
+def _difference(**more: Any) -> dict[str, Any]:
+    return {"pod": "default/web", "changes": [], "foreign": [], "state": "proved", "reason": "", **more}
+
+
+def test_rules_diff_of_a_pod_is_the_agents(tmp_path: Path) -> None:
+    well = _difference(foreign=["table ip nat: chain x"])
+    with agent(tmp_path, {"POST /rules/default/web/diff": (200, well)}):
+        result = headgate(tmp_path, "rules", "diff", "default/web")
+    assert result.exit_code == 0 and result.stdout == ""
+    assert "comes before our rules: table ip nat: chain x" in result.stderr and "holds what is planned" in result.stderr
+
+
+def test_rules_diff_of_a_pod_that_drifted_ends_with_1_and_fixes_when_asked(tmp_path: Path) -> None:
+    drifted = _difference(changes=["rule out-capture is missing"])
+    answers = {
+        "POST /rules/default/web/diff": (200, drifted),
+        "POST /rules/default/web/diff?fix=1": (200, {**drifted, "fixed": True, "left": []}),
+    }
+    with agent(tmp_path, answers):
+        differs = headgate(tmp_path, "rules", "diff", "default/web")
+        fixed = headgate(tmp_path, "rules", "diff", "default/web", "--fix")
+    assert differs.exit_code == 1 and differs.stdout == "rule out-capture is missing\n"
+    assert fixed.exit_code == 0 and fixed.stdout == "was: rule out-capture is missing\n"
+
+
+def test_rules_diff_that_the_agent_cannot_fix_says_what_is_left(tmp_path: Path) -> None:
+    left = _difference(changes=["a"], fixed=False, left=["rule \x1b is missing"], state="drifted")
+    with agent(tmp_path, {"POST /rules/default/web/diff?fix=1": (200, left)}):
+        result = headgate(tmp_path, "rules", "diff", "default/web", "--fix")
+    assert result.exit_code == 1 and r"still differs, it is drifted: rule \x1b is missing" in result.stderr
+
+
 def test_rules_plan_needs_no_agent() -> None:
-    result = CliRunner().invoke(main, ["rules", "plan"])
+    result = CliRunner().invoke(main, ["rules", "plan", "-o", "nft"])
     assert result.exit_code == 0 and "redirect to :15006" in result.stdout
 
 
