@@ -4,7 +4,7 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,8 +21,8 @@ _SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h; netfilter_ipv6/ip6_table
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # linux/in.h, linux/in6.h
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 _RESET: Final = struct.pack("=ii", 1, 0)  # struct linger: on, 0 s
-_unused_ports: Final = iter(range(20_000, 32_768))
-"""Above the proxy's ports, below those that the kernel gives by itself (ip_local_port_range, ip(7))."""
+_unused_ports: Final[dict[str, Iterator[int]]] = {}
+"""By namespace: above the proxy's ports, below those that the kernel gives by itself (ip_local_port_range, ip(7))."""
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 Endpoint = tuple[str, int]
@@ -79,7 +79,7 @@ def dial(
     def make() -> socket.socket:
         sock = _socket(address, mark)
         try:
-            bound = from_port or next(_unused_ports)
+            bound = from_port or _unused_port(where)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one port, several destinations
             # getaddrinfo knows %eth0, which bind and connect of this module leave out.
             sock.bind(socket.getaddrinfo(source, bound)[0][4] if source else ("", bound))
@@ -96,7 +96,8 @@ def dial_as(
     uid: int, where: Netns, address: str, port: int, *, gid: int | None = None, source: str = ""
 ) -> socket.socket:
     """As `dial`, by a thread whose sockets belong to `uid`, and to `gid`: setfsuid(2) is one thread's own affair."""
-    made = where.call(_as_owner, uid, gid, lambda: _connected(address, port, source))
+    bound = (source, _unused_port(where))
+    made = where.call(_as_owner, uid, gid, lambda: socket.create_connection((address, port), TIMEOUT_S, bound))
     assert os.fstat(made.fileno()).st_uid == uid
     return made
 
@@ -119,8 +120,8 @@ def _as_owner(uid: int, gid: int | None, make: Callable[[], socket.socket]) -> s
     return make()
 
 
-def _connected(address: str, port: int, source: str) -> socket.socket:
-    return socket.create_connection((address, port), TIMEOUT_S, (source, next(_unused_ports)))
+def _unused_port(where: Netns) -> int:
+    return next(_unused_ports.setdefault(where.name, iter(range(20_000, 32_768))))
 
 
 def _socket(address: str, mark: int) -> socket.socket:
