@@ -3,9 +3,8 @@
 setns(2) moves the calling thread only. So a call is made inside a pod's namespace by a dedicated thread that enters,
 calls and returns; the event loop's thread never moves, because whatever it opened next would belong to a pod.
 
-Entering is pyroute2's, which the agent's import contracts allow here and nowhere else of the kernel's modules. It is
-given an open descriptor, never a path: by path it would make the namespace that it does not find. One thread visits
-every pod each second and calls setns(2) itself: `Rounds`.
+setns(2) is called by ctypes (Python 3.12 has os.setns), with an open descriptor, never a path: what a path names may
+change. docs/adr/0001 says why not by pyroute2.
 """
 
 import asyncio
@@ -18,8 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn, ParamSpec, Self, TypeVar
-
-from pyroute2 import netns as pyroute2_netns
 
 from agent.pods import NetnsId
 from agent.printable import printable
@@ -42,8 +39,8 @@ interpreter and the kernel's own locks; a transaction that deletes waits ~14 ms 
 Each thread costs an allocator arena: RSS 27 MB with 1, 30 with 2, 41 with 8, 57 with 16."""
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-# PyDLL and no errno: giving up the GIL around a call of two microseconds costs more than the call, and the one caller
-# of a failure asks again for its reason.
+# PyDLL and no errno: giving up the GIL around a call of two microseconds costs more than the call, and who is refused
+# asks again for the reason: `enter`.
 _setns: Final = ctypes.PyDLL(None).setns
 
 
@@ -175,11 +172,9 @@ class NetnsThreads:
 
 def enter(fd: int) -> None:
     """Moves the calling thread into the network namespace of descriptor `fd`. OSError says why not."""
-    try:
-        pyroute2_netns.setns(fd, libc=_libc)
-    except OSError as error:
-        number = error.errno or 0
-        raise OSError(number, f"setns: {os.strerror(number)}") from error
+    if _libc.setns(fd, CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns: {os.strerror(number)}")
 
 
 class Rounds:
