@@ -11,6 +11,7 @@ from agent.cli.rules_plan import hint
 from agent.cli.steering import bad_option, steering_options
 from agent.cli.target import Namespace, failing, namespace_of, namespace_options, pod_argument
 from agent.plan import InvalidPlan, PlanSettings, Steering
+from agent.printable import printable
 
 
 @click.command("verify")
@@ -61,7 +62,7 @@ def _by_agent(answer: dict[str, Any], output: str, fail_exit_code: int) -> None:
     failed = [name for name, proof in proofs.items() if proof["result"] == "failed"]
     if failed or answer["state"] != "proved":
         names = ", ".join(failed) or "no direction could be tried"
-        click.echo(f"pod {answer['namespace']}/{answer['name']} is not proved: {names}", err=True)
+        click.echo(printable(f"pod {answer['namespace']}/{answer['name']} is not proved: {names}", 1000), err=True)
         sys.exit(fail_exit_code)
 
 
@@ -77,9 +78,9 @@ def _from_inside(
     else:
         click.echo(table(HEAD, report.rows()))
         for reason in report.untried:
-            click.echo(f"not tried: {reason}", err=True)
+            click.echo(f"not tried: {printable(reason, 1000)}", err=True)
         click.echo(f"{report.summary} in {report.seconds:.2f} s", err=True)
     if not report.ok:
-        click.echo(f"{where.name} is not proved: {report.why_not}", err=True)
+        click.echo(f"{where.name} is not proved: {printable(report.why_not, 1000)}", err=True)
         hint(where, steering, settings)
         sys.exit(fail_exit_code)

@@ -3,13 +3,17 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
 from agent.cli.client import PodName
+
+if TYPE_CHECKING:
+    from agent.kernel.netns import OpenNetns
+    from agent.pods import NetnsId
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,9 +37,14 @@ def namespace_options(command: Command) -> Command:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A network namespace of this machine; path None: the caller's own."""
+    """A network namespace of this machine; path None: the caller's own.
+
+    Which one that is, is settled when it is first entered: a pid or a name may pass to another pod while a verb is at
+    work, and what was found in one namespace must not be done to another.
+    """
 
     path: Path | None
+    _entered: "list[NetnsId]" = field(default_factory=list, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -43,30 +52,35 @@ class Namespace:
 
     def identity(self) -> str:
         """As str(NetnsId). ClickException when there is none."""
-        from agent.pods import NetnsId
+        from agent.kernel.netns import host_netns_id
 
-        try:
-            status = Path("/proc/thread-self/ns/net" if self.path is None else self.path).stat()
-        except OSError as error:
-            raise click.ClickException(f"{self.name}: {error.strerror}") from error
-        return str(NetnsId(status.st_dev, status.st_ino))
+        if self.path is None:
+            return str(host_netns_id())
+        with self._opened() as netns:
+            return str(netns.id)
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The function inside, on a thread that ends there; its result or exception. Commands that it runs and sockets
         that it makes are of the namespace. ClickException when that cannot be entered."""
         if self.path is None:
             return function(*args, **kwargs)
-        from agent.kernel.netns import NetnsRefused, open_netns
         from agent.kernel.scratch import inside
 
+        with self._opened() as netns:
+            return inside(netns.fd, function, *args, **kwargs)
+
+    def _opened(self) -> "OpenNetns":
+        from agent.kernel.netns import NetnsRefused, open_netns
+
+        assert self.path is not None
         try:
-            netns = open_netns(self.path, allow_own=True)
+            netns = open_netns(self.path, self._entered[0] if self._entered else None, allow_own=True)
         except NetnsRefused as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
             raise click.ClickException(f"{self.name}: {error.strerror}") from error
-        with netns:
-            return inside(netns.fd, function, *args, **kwargs)
+        self._entered[:] = [netns.id]
+        return netns
 
 
 def namespace_of(pod: object | None, netns: Path | None, own: bool) -> Namespace | None:
@@ -83,6 +97,8 @@ def failing(where: Namespace, status: int = 1) -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:
+        raise  # `… | head`: nothing of the place; click ends the command quietly
     except KernelRefused as error:
         _fail(f"{where.name}: {error}", status)
     except OSError as error:

@@ -22,8 +22,8 @@ from agent.kernel.nft_messages import (
     dump,
     message,
 )
-from agent.plan.iptables_saved import SavedTable
-from agent.plan.render.iptables import CHAIN_PREFIX, ENTRY, Entry, Made, Table
+from agent.plan.iptables_saved import SavedTable, is_our_chain
+from agent.plan.render.iptables import ENTRY, TABLES, Entry, Made, Table
 from agent.plan.rules import IPFamily
 
 _DELTABLE, _DELCHAIN = 2, 5
@@ -31,6 +31,8 @@ _NONREC: Final = 0x100  # linux/netlink.h: not with what is in it
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _TABLE_NAME, _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 1, 1, 3, 4, 5
 _ACCEPT: Final = struct.pack(">I", 1)  # linux/netfilter.h: NF_ACCEPT
+
+_PRINTED_TABLES: Final = frozenset({*TABLES, "security"})
 
 _NUMBER: Final = {IPFamily.IPV4: int(socket.AF_INET), IPFamily.IPV6: int(socket.AF_INET6)}
 _FAMILY: Final = {number: family for family, number in _NUMBER.items()}
@@ -64,9 +66,19 @@ def present() -> Present:
             place = _FAMILY[family], _text(found.get(_CHAIN_TABLE, b"")), _text(found.get(_CHAIN_NAME, b""))
             if _CHAIN_HOOK in found:
                 hooked[place] = found.get(_CHAIN_POLICY) == _ACCEPT
-            elif place[2].startswith(CHAIN_PREFIX):
+            elif is_our_chain(place[2]):
                 ours.add(place)
     return Present(frozenset(tables), hooked, frozenset(ours))
+
+
+def misleading_name() -> str | None:
+    """A chain whose name would read as more than a name in what iptables-save prints: the kernel takes line breaks.
+    None: there is none. Raises OSError."""
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        found = [attributes(data) for family, data in dump(netlink, GETCHAIN) if family in _FAMILY]
+    printed = (chain for chain in found if _text(chain.get(_CHAIN_TABLE, b"")) in _PRINTED_TABLES)
+    names = (_text(chain.get(_CHAIN_NAME, b"")) for chain in printed)
+    return next((name for name in names if not name.isprintable() or " " in name), None)
 
 
 def noted(

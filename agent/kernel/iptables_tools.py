@@ -12,12 +12,15 @@ the image's own NSS that is asked, whose sources are local files.
 import ctypes
 import os
 import re
+import select
 import subprocess
 import threading
+import time
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
+from agent.kernel.iptables_base import misleading_name
 from agent.kernel.refused import KernelRefused
 from agent.plan.render.iptables import TABLES
 from agent.plan.rules import IPFamily
@@ -26,6 +29,11 @@ from agent.printable import printable
 DIRECTORIES: Final = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin")
 """Never what PATH says: it may be the pod's."""
 LONGEST_RUN_S: Final = 30.0
+LARGEST_SAVE_BYTES: Final = 32 * 1024 * 1024
+"""A namespace's owner makes as many rules as he likes, and whoever reads them has the text several times in memory.
+A quarter of a million rules fit."""
+_PIPE_BYTES: Final = 65536  # pipe(7)
+_COMPLAINT_BYTES: Final = 65536
 _ERROR_CHARACTERS: Final = 600
 _TOOL: Final = {IPFamily.IPV4: "iptables", IPFamily.IPV6: "ip6tables"}
 _LEGACY_TABLES: Final = {
@@ -51,6 +59,10 @@ _REMEDIES: Final = (
     ("Resource temporarily unavailable", "somebody changed the tables meanwhile: retry"),
 )
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class TooMuch(Exception):
+    """More than `LARGEST_SAVE_BYTES` were printed."""
 
 
 class Variant(Enum):
@@ -81,7 +93,21 @@ def save(variant: Variant, family: IPFamily, *, counters: bool = False) -> str |
         # The tool could not read the names either: it is told them. Asking makes the tables, which change nothing.
         texts = (_run(variant, family, "save", (*arguments, "-t", table), "") for table in TABLES)
         return "".join(texts)
+    if variant is Variant.NFT:
+        _refuse_misleading(family)
     return _run(variant, family, "save", arguments, "") if used else None
+
+
+def _refuse_misleading(family: IPFamily) -> None:
+    """Before anything is read that one line of could pass for several. No such names get into the old tables whole:
+    they have 28 characters there."""
+    try:
+        name = misleading_name()
+    except OSError:  # the tool says why nothing can be read
+        return
+    if name is not None:
+        told = f"a chain is named '{printable(name)}', which would read as other rules"
+        raise KernelRefused(_name(Variant.NFT, family, "save"), told, "nobody means well by it: delete that chain")
 
 
 def restore(variant: Variant, family: IPFamily, text: str, lock: int | None = None) -> None:
@@ -128,6 +154,9 @@ def _run(
     except subprocess.TimeoutExpired:
         reason = f"has not ended after {LONGEST_RUN_S:g} s"
         raise KernelRefused(name, reason, "look what it waits for, and retry") from None
+    except TooMuch:
+        reason = f"prints more than {LARGEST_SAVE_BYTES} bytes"
+        raise KernelRefused(name, reason, "look who fills the tables of this namespace") from None
     except OSError as error:
         raise KernelRefused(name, f"cannot be run: {error.strerror}", "reinstall the iptables package") from None
     finally:
@@ -139,19 +168,56 @@ def _run(
 
 
 def _execute(command: list[str], text: str, lock_file: int, lock: int | None) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": ":".join(DIRECTORIES), "LC_ALL": "C", "XTABLES_LOCKFILE": f"/proc/self/fd/{lock_file}"}
-    return subprocess.run(
-        command,
-        input=text,
-        env=environment,
-        cwd="/",
-        pass_fds=(lock_file,) if lock is None else (lock_file, lock),
-        capture_output=True,
-        encoding="utf-8",
-        errors="backslashreplace",
-        timeout=LONGEST_RUN_S,
-        check=False,
-    )
+    """Raises TimeoutExpired, TooMuch, or OSError when the tool cannot be run."""
+    with _memory() as given, _memory() as complaints:
+        given.write(text.encode())
+        given.seek(0)
+        process = subprocess.Popen(
+            command,
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env={"PATH": ":".join(DIRECTORIES), "LC_ALL": "C", "XTABLES_LOCKFILE": f"/proc/self/fd/{lock_file}"},
+            cwd="/",
+            pass_fds=(lock_file,) if lock is None else (lock_file, lock),
+        )
+        with process:
+            try:
+                output = _all_of(process)
+                process.wait(LONGEST_RUN_S)
+            except BaseException:
+                process.kill()
+                raise
+        complaints.seek(0)
+        error = complaints.read(_COMPLAINT_BYTES)
+    return subprocess.CompletedProcess(command, process.returncode, _text(output), _text(error))
+
+
+def _memory() -> BinaryIO:
+    return os.fdopen(os.memfd_create("headgate-iptables", os.MFD_CLOEXEC), "w+b")
+
+
+def _all_of(process: "subprocess.Popen[bytes]") -> bytes:
+    """What it prints, to the end."""
+    assert process.stdout is not None
+    until = time.monotonic() + LONGEST_RUN_S
+    parts: list[bytes] = []
+    left = LARGEST_SAVE_BYTES
+    pipe = select.poll()  # an agent's descriptors go beyond select(2)'s 1024
+    pipe.register(process.stdout, select.POLLIN)
+    while pipe.poll(max(0.0, until - time.monotonic()) * 1000):
+        part = os.read(process.stdout.fileno(), _PIPE_BYTES)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+        left -= len(part)
+        if left < 0:
+            raise TooMuch
+    raise subprocess.TimeoutExpired(process.args, LONGEST_RUN_S)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
 
 
 def _run_without_nss(
@@ -190,14 +256,20 @@ def _forget_names() -> None:
 def _told(error: str, text: str) -> str:
     """The tool's words, and the line that it means."""
     words = " ".join(line.strip() for line in error.splitlines() if line.strip() and not line.startswith(_CHATTER))
+    line = _meant(error, text)
+    return printable(f"{words}: {line}" if line else words, _ERROR_CHARACTERS)
+
+
+def _meant(error: str, text: str) -> str:
+    """The line of the text that the error is about; empty when it names none."""
     numbers = _LINE_NUMBER.findall(error)
     lines = text.splitlines()
-    if numbers and 0 < int(numbers[-1]) <= len(lines):
-        words += f": {lines[int(numbers[-1]) - 1]}"
-    return printable(words, _ERROR_CHARACTERS)
+    return lines[int(numbers[-1]) - 1] if numbers and 0 < int(numbers[-1]) <= len(lines) else ""
 
 
 def _remedy(error: str, text: str) -> str:
+    if _meant(error, text).startswith("-X "):
+        return "a rule of somebody else's leads into that chain: take it out (`headgate rules show`), and retry"
     for cause, remedy in _REMEDIES:
         if cause in error:
             return remedy

@@ -11,12 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from agent.kernel.refused import KernelRefused
-
 _OWN: Final = "/proc/thread-self/ns/net"
-LONGEST_WAIT_S: Final = 10.0
-"""A change takes some 100 ms by iptables, 15 by nft (median of 7, two busy cores).
-Anybody in the pod can hold the lock: nobody waits for ever."""
+LONGEST_WAIT_S: Final = 5.0
+"""A change takes some 100 ms by iptables, 15 by nft (median of 7, two busy cores)."""
 _PAUSE_S: Final = 0.005
 
 
@@ -25,7 +22,9 @@ def locked(longest_wait_s: float = LONGEST_WAIT_S) -> Iterator[int]:
     """Holds the lock of the calling thread's namespace. Yields its descriptor: a child that goes on when its parent is
     killed takes it along, and keeps others waiting until it has ended.
 
-    Raises KernelRefused when somebody else keeps the lock for longer than `longest_wait_s`; retry.
+    A courtesy, not a right: anybody in the pod may lock that file, without any capability, and an application must not
+    keep its pod out of the mesh, or as it is, by doing so. So after `longest_wait_s` this goes on without the lock.
+    What two do at once is whole all the same: tables change in transactions, and are read back and compared.
     """
     fd = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -42,9 +41,5 @@ def _acquire(fd: int, longest_wait_s: float) -> None:
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= until:
-                raise KernelRefused(
-                    "flock of the network namespace",
-                    f"somebody else has held it for {longest_wait_s:g} s",
-                    "look for a hanging headgate, istio-cni or iptables in this pod (/proc/locks), and retry",
-                ) from None
+                return None
         time.sleep(_PAUSE_S)

@@ -31,7 +31,16 @@ from agent.printable import printable
 
 _RULE: Final = re.compile(r"(?:\[(\d+):(\d+)\] )?-A (\S+) ?(.*)", re.DOTALL)
 _CHAIN: Final = re.compile(r":(\S+) (\S+)")
-_ESCAPED: Final = re.compile(r"\\.")
+_PIECE: Final = re.compile(
+    r"""(?:-[a-zA-Z]|--(?:match-set|(?:add|del|map)-set|name|set|timeout|helper))\ +[^ ]*  # printed as it is
+    | "(?:[^"\\]|\\.)*"  # xtables_save_string(), iptables' libxtables
+    | (")  # the same, without an end
+    | [^ ]+""",
+    re.DOTALL | re.VERBOSE,
+)
+_PLAIN_COMMENT: Final = re.compile(r' --comment "[\w:.+-]*"(?: |$)')
+_LONGEST_RULE: Final = 8192
+"""Characters: far more than a rule has, and as far as an open quote is followed."""
 _WORD: Final = re.compile(r'"([^"]*)"|([^\s"]+)')
 _RULES: Final = 4096
 """Remembered readings of rules, half a KB each: those of twenty plans."""
@@ -40,9 +49,8 @@ _OLDER: Final = re.compile(rf"{COMMENT_PREFIX}(?:in|out)-grandfathered[46]")
 _OLDER_CHAIN: Final = f"{CHAIN_PREFIX}GRANDFATHERED_"
 _IMPLIED: Final = frozenset({"tcp", "udp", "comment"})
 """Modules that test nothing by themselves."""
-_OUR_CHAIN: Final = re.compile(
-    rf"{CHAIN_PREFIX}[A-Z_]{{1,19}}"
-)  # XT_EXTENSION_MAXNAMELEN - 1, linux/netfilter/x_tables.h
+_OUR_CHAIN: Final = re.compile(rf"{CHAIN_PREFIX}[A-Za-z0-9_-]{{1,19}}")
+"""x_tables takes names of 28 characters (linux/netfilter/x_tables.h: XT_EXTENSION_MAXNAMELEN)."""
 _BUILTINS: Final = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 _OUR_OPTION: Final = re.compile(
     r"-[sdiopmjg]|--([sd]ports?|tcp-flags|ctstate|comment|mark|set-xmark|[ug]id-owner|socket-exists|nowildcard"
@@ -80,7 +88,7 @@ class SavedTable:
     def our_chains(self) -> tuple[str, ...]:
         if self.name not in TABLES:
             return ()
-        return tuple(name for name in self.policies if _OUR_CHAIN.fullmatch(name))
+        return tuple(name for name in self.policies if is_our_chain(name))
 
     @property
     def our_entries(self) -> tuple[Entry, ...]:
@@ -110,21 +118,38 @@ def parse(text: str) -> dict[str, SavedTable]:
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """Lines; one in which a quote is open goes on to where it is closed: a comment may hold a line break, and behind it
-    what looks like a rule."""
-    waiting = ""
-    for line in text.split("\n"):
-        joined = f"{waiting}\n{line}" if waiting else line
-        is_open = not line.startswith("#") and _ESCAPED.sub("", joined).count('"') % 2
-        waiting = joined if is_open else ""
-        if not is_open:
-            yield joined
+    """Lines; one in which a quoted value is open goes on to where it is closed: a comment may hold a line break, and
+    behind it what looks like a rule."""
+    lines = text.split("\n")
+    number = 0
+    while number < len(lines):
+        joined = lines[number]
+        number += 1
+        if '"' in joined and not joined.startswith(("#", ":")):
+            whole, taken = joined, number
+            while _is_open(whole) and taken < len(lines) and len(whole) < _LONGEST_RULE:
+                whole, taken = f"{whole}\n{lines[taken]}", taken + 1
+            if not _is_open(whole):  # else it is no value that iptables-save quotes, and what follows is lines again
+                joined, number = whole, taken
+        yield joined
+
+
+def _is_open(rule: str) -> bool:
+    """Whether a quoted value does not end. Names of interfaces, chains and sets are printed without quotes, and may
+    have some in them."""
+    if rule.count('"') == 2 and _PLAIN_COMMENT.search(rule):  # nearly every rule of ours
+        return False
+    return any(piece[1] for piece in _PIECE.finditer(rule))
 
 
 def ours(table: SavedTable) -> Table:
     """What is ours of it, as it is: to be put back, or to be compared."""
     chains = (Chain(name, tuple(rule.spec for rule in table.of_chain(name))) for name in table.our_chains)
     return Table(table.name, tuple(chains), table.our_entries)
+
+
+def is_our_chain(name: str) -> bool:
+    return _OUR_CHAIN.fullmatch(name) is not None
 
 
 def holds_ours(saved: Mapping[str, SavedTable]) -> bool:
@@ -134,7 +159,7 @@ def holds_ours(saved: Mapping[str, SavedTable]) -> bool:
 def foreign_rules(saved: Mapping[str, SavedTable]) -> int:
     """How many rules are somebody else's."""
     return sum(
-        not rule.chain.startswith(CHAIN_PREFIX) and not (table.is_builtin(rule.chain) and is_ours(rule.spec))
+        not is_our_chain(rule.chain) and not (table.is_builtin(rule.chain) and is_ours(rule.spec))
         for table in saved.values()
         for rule in table.rules
     )
@@ -150,7 +175,7 @@ def is_older(spec: str) -> bool:
     """Whether it lets pass one connection that is older than the rules: one, by addresses and ports."""
     options = _options(spec) or ()
     found = {name: value for negated, name, value in options if not negated}
-    single = all(_network(found.get(end, "")).endswith(("/32", "/128")) for end in ("-s", "-d"))
+    single = all(_is_address(found.get(end, "")) for end in ("-s", "-d"))
     ports = all(found.get(port, "").isdecimal() for port in ("--sport", "--dport"))
     return single and ports and found.get("-j") == "RETURN" and _OLDER.fullmatch(_comment(spec)) is not None
 
@@ -286,6 +311,13 @@ def _network(value: str) -> str:
         return str(ip_network(value))
     except ValueError:
         return value
+
+
+def _is_address(value: str) -> bool:
+    try:
+        return ip_network(value).num_addresses == 1
+    except ValueError:
+        return False
 
 
 def _comment(spec: str) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from agent.plan.iptables_saved import is_our_chain
 from agent.ruleset.inventory import HEADGATE, HeldChain, HeldRule, HeldTable, Inventory, Tool, owns
-from agent.ruleset.whose import AMBIENT, CHAIN_PREFIX, ISTIO, KUMA, makers
+from agent.ruleset.whose import AMBIENT, ISTIO, KUMA, makers
 
 PASSTHROUGH6: Final = "::6"
 """istio-iptables and kumactl add it to lo, too (`ip -6 addr add ::6/128 dev lo`)."""
@@ -59,7 +60,7 @@ def _outside(table: HeldTable) -> Iterator[tuple[HeldChain, HeldRule]]:
 
 
 def _is_ours(chain: HeldChain) -> bool:
-    return chain.name.startswith(CHAIN_PREFIX)
+    return is_our_chain(chain.name)
 
 
 def _words(table: HeldTable) -> Iterator[str]:

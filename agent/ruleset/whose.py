@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+from agent.plan.iptables_saved import is_our_chain, of_our_words
 from agent.plan.render.nft import ANCHOR_TABLE, TABLE
 from agent.ruleset.inventory import HEADGATE, UNKNOWN, HeldChain, HeldRule, HeldTable, Tool
 
-CHAIN_PREFIX: Final = "HEADGATE_"
 _OURS: Final = re.compile(r"headgate[A-Za-z0-9_-]{0,55}")
 ISTIO, AMBIENT, KUMA = "istio", "istio ambient", "kuma"
 
@@ -47,13 +47,15 @@ _COMMENTS: Final = (
     ("cilium", "cilium"),
     ("flanneld", "flannel"),
 )
+_OUR_COMMENT: Final = re.compile(r"[A-Za-z0-9_.:+-]+")
+"""What of iptables claims to be ours and is not made of our words is not removed: agent.plan.iptables_saved tells."""
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _TARGET: Final = re.compile(r"(?:^|\s)(?:-j|-g|jump|goto) ([^\s]+)")
 
 
 def maker_of(name: str) -> str:
     """Of a table or chain."""
-    if name.startswith(CHAIN_PREFIX):
+    if is_our_chain(name):
         return HEADGATE
     return next((maker for pattern, maker in _MAKERS if pattern.fullmatch(name)), UNKNOWN)
 
@@ -88,7 +90,8 @@ def _rule(rule: HeldRule, table: HeldTable, of_chain: str) -> HeldRule:
     if table.tool is Tool.NFT:
         ours = rule.rule_id is not None and of_chain == HEADGATE
     else:
-        ours = rule.rule_id is not None or any(target.startswith(CHAIN_PREFIX) for target in targets)
+        claimed = rule.rule_id is not None or any(map(is_our_chain, targets))
+        ours = claimed and of_our_words(rule.text) and bool(_OUR_COMMENT.fullmatch(rule.comment or "-"))
     if ours:
         return replace(rule, whose=HEADGATE)
     by_comment = next((maker for prefix, maker in _COMMENTS if rule.comment.startswith(prefix)), UNKNOWN)

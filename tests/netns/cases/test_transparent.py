@@ -1,5 +1,6 @@
 """The node's proxy on its way to the application, with the client's own address."""
 
+import re
 import socket
 from contextlib import ExitStack
 
@@ -85,3 +86,33 @@ def test_b55_2000_live_connections_with_upstreams_on_the_clients_own_ports(steer
                 sender.sendall(b"still here")
                 assert receiver.recv(32) == b"still here"
     steered.assert_nothing_captured()
+
+
+_BITS = 0x539000, 0xAB000
+"""Of somebody else, above the twelve that are ours; the first would be ours if they were shifted."""
+
+
+_KEPT, _LOST = r"meta mark .* counter packets (\d+)", r"meta l4proto tcp counter packets (\d+)"
+
+
+@pytest.mark.parametrize("packet_bits", _BITS, ids=hex)
+def test_b53_marks_of_others_in_the_upper_bits_stay_and_change_nothing(steered: Steered, packet_bits: int) -> None:
+    """Another CNI marks every packet and every connection; the client's address is kept all the same, and of what the
+    other one wrote nothing is lost."""
+    before = f"meta mark set meta mark | {packet_bits:#x} ct mark set ct mark | 0xcd000"
+    kept = f"meta mark & 0xfffff000 == {packet_bits:#x} ct mark & 0xfffff000 == 0xcd000"
+    behind = f"{kept} counter accept\nmeta l4proto tcp counter"
+    script = "table inet others {\n"
+    for hook, chain_type in (("prerouting", "filter"), ("output", "route")):
+        for priority, rules in ((-151, before), (-149, behind)):  # around our mark chains
+            head = f"type {chain_type} hook {hook} priority {priority}"
+            script += f"chain {hook}{-priority} {{ {head};\n{rules}\n}}\n"
+    steered.pod.run(["nft", f"{script}}}"])
+    try:
+        _assert_application_sees_the_client(steered)
+        listing = steered.pod.run(["nft", "list", "table", "inet", "others"]).stdout
+    finally:
+        steered.pod.run(["nft", "delete", "table", "inet", "others"])
+    seen, lost = (re.findall(rf"^\t\t{rule}", listing, re.MULTILINE) for rule in (_KEPT, _LOST))
+    assert len(seen) == len(lost) == 2
+    assert all(int(packets) > 5 for packets in seen) and not any(map(int, lost)), listing

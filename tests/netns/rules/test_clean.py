@@ -1,6 +1,9 @@
 """`headgate rules clean`: what is ours goes, in every backend; nothing else does."""
 
+from pathlib import Path
+
 import pytest
+from click import ClickException
 
 from agent.cli.target import Namespace
 from agent.kernel import backends
@@ -90,10 +93,7 @@ def test_istio_ambients_return_path_is_not_ours_to_take() -> None:
     assert "kept: ip rule 32764" in done.stderr and "istio ambient" in done.stderr
 
 
-def test_a_pod_that_an_agent_serves_is_refused_unless_forced(tmp_path: object) -> None:
-    from pathlib import Path
-
-    assert isinstance(tmp_path, Path)
+def test_a_pod_that_an_agent_serves_is_refused_unless_forced(tmp_path: Path) -> None:
     with quiet_pod() as here:
         here.install(Backend.NFTABLES)
         before = here.dump()
@@ -109,3 +109,39 @@ def test_a_pod_that_an_agent_serves_is_refused_unless_forced(tmp_path: object) -
             assert here.dump() == before
             assert here.headgate("clean", "--run-dir", str(tmp_path), "--force").exit_code == 0
             assert here.pod.run(backends.held) == frozenset()
+
+
+@pytest.mark.parametrize("tool", ["iptables-nft", "iptables-legacy"])
+def test_a_rule_that_only_pretends_to_be_ours_is_never_written_back_and_stays(tool: str) -> None:
+    """Who cleans has the node's rights; who made the rule, the pod's. iptables-restore would take the second line of
+    the comment for a command."""
+    with quiet_pod() as here:
+        pretends = "headgate:x\n-P OUTPUT DROP\n"
+        here.pod.shell(tool, "-t", "nat", "-A", "OUTPUT", "-m", "comment", "--comment", pretends, "-j", "RETURN")
+        here.pod.shell(tool, "-t", "nat", "-N", 'HEADGATE_"')
+        before = here.dump()
+        done = here.headgate("clean")
+        assert done.exit_code == 0 and "nothing of ours" in done.stderr, done.output
+        assert here.dump() == before
+        here.install(Backend(tool))
+        done = here.headgate("clean")
+        assert done.exit_code == 0, done.output
+        assert "\n-P OUTPUT" not in done.output
+        assert here.dump()[f"{tool}-save"].count("-A ") == 1
+        assert ":OUTPUT ACCEPT" in here.dump()[f"{tool}-save"]
+
+
+def test_b47_a_path_that_passes_to_another_namespace_is_not_followed(tmp_path: Path) -> None:
+    """As a pid does, or a name that is made anew: between two looks of the same verb."""
+    with quiet_pod() as here, quiet_pod() as other:
+        link = tmp_path / "pod"
+        link.symlink_to(here.pod.path)
+        where = Namespace(link)
+        assert where.call(backends.held) == frozenset()
+        other.install(Backend.NFTABLES)
+        link.unlink()
+        link.symlink_to(other.pod.path)
+        with pytest.raises(ClickException, match="was meant: the pod was replaced"):
+            where.call(backends.held)
+        with pytest.raises(ClickException, match="was meant"):
+            where.identity()

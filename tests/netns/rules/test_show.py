@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,13 @@ def test_what_cannot_be_entered_is_said() -> None:
     assert missing.exit_code == 1 and "/run/netns/hg-no-such: No such file" in missing.stderr
     other = CliRunner().invoke(main, ["rules", "show", "--netns", "/proc/self/ns/mnt"])
     assert other.exit_code == 1 and "another kind" in other.stderr
+
+
+def test_who_reads_only_the_first_lines_sees_no_error() -> None:
+    with quiet_pod() as here:
+        here.install(NFT)
+        show = f"{sys.executable} -m agent rules show --netns {here.pod.path}"
+        done = subprocess.run(
+            ["sh", "-c", f"{show} | head -1"], capture_output=True, text=True, timeout=30, check=False
+        )
+    assert done.stdout.startswith("nft table inet headgate") and done.stderr == ""
