@@ -153,9 +153,12 @@ def _refuse_own_words(context: click.Context) -> None:
     common = {"netns", "backend", "only_print", "output", "cleanup", "force", "verify", "fail_exit_code"}
     for parameter in context.command.params:
         name = parameter.name or ""
-        if name not in common and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            reason = f"does not go with {context.invoked_subcommand}: say it in that mesh's own words"
-            raise click.BadParameter(reason, param_hint=parameter.opts[0])
+        source = context.get_parameter_source(name)
+        if name in common or source not in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+            continue
+        said = parameter.opts[0] if source is ParameterSource.COMMANDLINE else f"variable {parameter.envvar}"
+        reason = f"does not go with {context.invoked_subcommand}: say it in that mesh's own words"
+        raise click.BadParameter(reason, param_hint=said)
 
 
 def _helped(words: Sequence[str], program: str, flags: Sequence[Flag]) -> bool:

@@ -65,6 +65,13 @@ def test_wishes_that_contradict_each_other_name_the_options(words: tuple[str, ..
     assert reason in result.stderr
 
 
+@pytest.mark.parametrize("peer", ["istio", "linkerd", "kuma"])
+def test_our_own_variables_do_not_go_with_a_peers_command_line(peer: str) -> None:
+    result = init("--dry-run", peer, HEADGATE_EXCLUDE_OUTBOUND_PORTS="5432")
+    assert result.exit_code == 2
+    assert f"variable HEADGATE_EXCLUDE_OUTBOUND_PORTS: does not go with {peer}" in result.stderr
+
+
 @pytest.mark.parametrize("path", ["/no/such/netns", "/etc/passwd", "/proc/self/ns/uts"])
 def test_what_is_no_network_namespace_is_an_error_that_names_it(path: str) -> None:
     result = init("--netns", path)
