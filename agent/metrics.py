@@ -208,7 +208,7 @@ def _drift(pods: _Pods) -> Metric:
 
 def _foreign(pods: _Pods) -> Metric:
     family = GaugeMetricFamily(
-        "headgate_foreign_chains", "Others' chains on nat hooks that come at or before ours.",
+        "headgate_foreign_chains", "Others' chains on nat hooks at or before ours, and those that write our marks.",
         labels=("namespace", "pod"),
     )  # fmt: skip
     for key, pod in pods:

@@ -70,8 +70,16 @@ def _show_all(where: Namespace, output: str) -> None:
         click.echo(table(view.ROUTING_HEAD, rows))
     if not found.tables and not rows:
         click.echo(f"no rules in {where.name}", err=True)
+    _say_conflicts(found)
     for reason in found.unread:
         click.echo(f"not read: {printable(reason, 1000)}", err=True)
+
+
+def _say_conflicts(found: "Inventory") -> None:
+    from agent.ruleset import view
+
+    for text in view.told_conflicts(found):
+        click.echo(f"conflict: {text}")
 
 
 def _section(heading: str, rows: Sequence[tuple[str, ...]]) -> str:
@@ -115,6 +123,7 @@ def _show_pod(answer: dict[str, Any], others: "Inventory | str", output: str) ->
         return
     for held in others.tables:
         click.echo(f"\n{_section(view.heading(held), view.rows(held, meaning)).rstrip()}")
+    _say_conflicts(others)
 
 
 def _row(rule: dict[str, Any]) -> tuple[str, ...]:

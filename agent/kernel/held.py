@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.kernel import iproute, nft, nft_snapshot
+from agent.kernel import iproute, nft, nft_marks, nft_snapshot
 from agent.kernel.nft_snapshot import Holding, Pattern, Snapshot
 from agent.kernel.scratch import in_scratch
 from agent.plan import RedirectPlan
@@ -42,7 +42,7 @@ class Expectation:
 @dataclass(frozen=True, slots=True)
 class Found:
     """`changes`: what differs from the plan, in words; empty when it is in force. `foreign`: other people's chains that
-    may take a connection before ours do: no drift, and worth knowing."""
+    may take a connection before ours do, or write our marks: no drift, and worth knowing."""
 
     changes: tuple[str, ...]
     foreign: tuple[str, ...]
@@ -71,7 +71,7 @@ def compare(expected: Expectation, *, unchanged: bool = False) -> Found:
     foreign: tuple[str, ...] = ()
     if not expected.pattern.matches(snapshot):
         holding = _apart(snapshot)
-        foreign = holding.foreign
+        foreign = (*holding.foreign, *nft_marks.others_over_ours(_TABLES))
         if not expected.pattern.matches(nft_snapshot.only_of(snapshot, _TABLES)):
             changes = _changes(expected, holding)
     path = expected.plan.return_path

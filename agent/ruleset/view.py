@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from agent.printable import printable
+from agent.ruleset.conflicts import conflicts
 from agent.ruleset.inventory import HEADGATE, UNKNOWN, HeldChain, HeldRule, HeldTable, Inventory, Tool
 
 Meaning = Callable[[str], str | None]
@@ -13,6 +14,7 @@ HEAD: Final = ("CHAIN", "PACKETS", "WHOSE", "RULE")
 ROUTING_HEAD: Final = ("ROUTING", "FAMILY", "WHOSE", "WHAT")
 _TEXT: Final = 400
 """Characters of a rule that are shown: kube-proxy's longest have 300."""
+_CONFLICT: Final = 1000
 NO_LONGER: Final = "a rule of another version"
 
 
@@ -58,6 +60,10 @@ def routing_rows(inventory: Inventory) -> list[tuple[str, ...]]:
     ]
 
 
+def told_conflicts(inventory: Inventory) -> tuple[str, ...]:
+    return tuple(printable(text, _CONFLICT) for text in conflicts(inventory))
+
+
 def as_json(inventory: Inventory, meaning: Meaning) -> dict[str, Any]:
     """Keys are stable; `packets` and `bytes` null: the rule counts nothing."""
     routing = inventory.routing
@@ -69,6 +75,7 @@ def as_json(inventory: Inventory, meaning: Meaning) -> dict[str, Any]:
         ],
         "ip_routes": [{"family": r.family, "route": printable(r.text), "whose": r.whose} for r in routing.routes],
         "loopback_addresses": list(routing.loopback_addresses),
+        "conflicts": list(told_conflicts(inventory)),
         "unread": [printable(what, _TEXT) for what in inventory.unread],
     }
 

@@ -135,12 +135,12 @@ class PodReports:
         self._events.record(life.pod, EventType.WARNING, Reason.NOT_HEALED, reason)
 
     def foreign(self, life: Life, chains: tuple[str, ...]) -> None:
-        """Chains of others that may take a connection before ours do."""
+        """Chains of others that may take a connection before ours do, or that write our marks."""
         facts = self._known(life)
         facts.foreign = tuple(printable(chain) for chain in chains)
         self._metrics.foreign_chains(life.pod, len(chains))
         if chains:
-            _log.warning("pod %s: others may take its connections first: %s", life.pod, "; ".join(facts.foreign))
+            _log.warning("pod %s: others' rules may interfere: %s", life.pod, "; ".join(facts.foreign))
 
     # ── Connections ────────────────────────────────────────────────────────────────────────────────────────────────
     def installed(self, life: Life, applied: Applied) -> None:
