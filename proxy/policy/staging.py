@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from proxy.model.address import SocketAddress
+from proxy.model.paged_map import Draft, PagedMap
 from proxy.model.routing import (
     Backend,
     Endpoint,
@@ -25,6 +26,7 @@ from proxy.policy.rows import Row
 _PAGE_BITS: Final = 12
 """4,096 refs a page: growing one takes 0.1 ms."""
 _PROTOCOLS: Final = {protocol.value: protocol for protocol in Protocol}
+_MAPS: Final = (rows.SET_SERVICE, rows.SET_WORKLOAD, rows.SET_POD, rows.SET_INBOUND)
 _RETRY_ON: Final = {reason.value: reason for reason in RetryOn}
 
 
@@ -59,16 +61,13 @@ class PolicyStaging:
     changes. Rows come from our own supervisor: one that names an unknown ref is a fault of ours and raises KeyError.
     """
 
-    __slots__ = ("_copied", "_inbound", "_objects", "_parts", "_pods", "_services", "_steps", "_workloads")
+    __slots__ = ("_drafts", "_maps", "_objects", "_parts", "_steps")
 
     def __init__(self) -> None:
         self._objects = _Objects()
         self._parts: dict[int, list[Any]] = {}
-        self._services: dict[SocketAddress, ServicePort] = {}
-        self._workloads: dict[str, Workload] = {}
-        self._pods: dict[tuple[str, str], Workload] = {}
-        self._inbound: dict[SocketAddress, InboundPort] = {}
-        self._copied: set[int] = set()
+        self._maps: dict[int, PagedMap[Any, Any]] = {kind: PagedMap() for kind in _MAPS}
+        self._drafts: dict[int, Draft[Any, Any]] = {}
         self._steps: dict[int, Callable[..., None]] = {
             rows.PARTS: self._add_parts,
             rows.PARTS_OF: self._add_parts_of,
@@ -96,8 +95,11 @@ class PolicyStaging:
 
     def switch(self, generation: int) -> PolicySnapshot:
         """The staged snapshot, from now on the base of the next one. Without rejections: workers act on none."""
-        self._copied.clear()
-        return PolicySnapshot(generation, self._services, self._workloads, self._pods, self._inbound, ())
+        for kind, draft in self._drafts.items():
+            self._maps[kind] = draft.done()
+        self._drafts.clear()
+        services, workloads, pods, inbound = (self._maps[kind] for kind in _MAPS)
+        return PolicySnapshot(generation, services, workloads, pods, inbound, ())
 
     # ── Objects ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -151,39 +153,29 @@ class PolicyStaging:
     def _inbound_port(self, ref: int, service: int, protocol: str) -> None:
         self._objects[ref] = InboundPort(self._objects[service], _PROTOCOLS[protocol])
 
-    # ── Maps: copied once a snapshot, when the first key of one changes ──────────────────────────────────────────────
+    # ── Maps: a draft each, from the first key of one that changes ───────────────────────────────────────────────────
 
     def _set_service(self, host: str, port: int, ref: int) -> None:
-        if rows.SET_SERVICE not in self._copied:
-            self._copied.add(rows.SET_SERVICE)
-            self._services = self._services.copy()
-        _set(self._services, SocketAddress(host, port), self._objects[ref] if ref else None)
+        self._set(rows.SET_SERVICE, SocketAddress(host, port), ref)
 
     def _set_workload(self, address: str, ref: int) -> None:
-        if rows.SET_WORKLOAD not in self._copied:
-            self._copied.add(rows.SET_WORKLOAD)
-            self._workloads = self._workloads.copy()
-        _set(self._workloads, address, self._objects[ref] if ref else None)
+        self._set(rows.SET_WORKLOAD, address, ref)
 
     def _set_pod(self, namespace: str, name: str, ref: int) -> None:
-        if rows.SET_POD not in self._copied:
-            self._copied.add(rows.SET_POD)
-            self._pods = self._pods.copy()
-        _set(self._pods, (namespace, name), self._objects[ref] if ref else None)
+        self._set(rows.SET_POD, (namespace, name), ref)
 
     def _set_inbound(self, host: str, port: int, ref: int) -> None:
-        if rows.SET_INBOUND not in self._copied:
-            self._copied.add(rows.SET_INBOUND)
-            self._inbound = self._inbound.copy()
-        _set(self._inbound, SocketAddress(host, port), self._objects[ref] if ref else None)
+        self._set(rows.SET_INBOUND, SocketAddress(host, port), ref)
+
+    def _set(self, kind: int, key: object, ref: int) -> None:
+        draft = self._drafts.get(kind)
+        if draft is None:
+            draft = self._drafts[kind] = Draft(self._maps[kind])
+        if ref:
+            draft.put(key, self._objects[ref])
+        else:
+            draft.drop(key)
 
     def _drop(self, refs: tuple[int, ...]) -> None:
         for ref in refs:
             del self._objects[ref]
-
-
-def _set(known: dict[Any, Any], key: object, value: object) -> None:
-    if value is None:
-        known.pop(key, None)
-    else:
-        known[key] = value
