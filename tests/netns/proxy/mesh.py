@@ -396,14 +396,5 @@ class Mesh:
     def resume_worker(self) -> None:
         os.kill(self.worker_pid, signal.SIGCONT)
 
-    def restart_peak_memory(self) -> int:
-        return observed.restart_peak_memory(self.worker_pid)
-
-    def peak_memory(self) -> int:
-        return observed.peak_memory(self.worker_pid)
-
-    def processor_time_s(self) -> float:
-        return observed.processor_time_s(self.worker_pid)
-
     def open_files(self) -> int:
         return observed.open_files(self.worker_pid)

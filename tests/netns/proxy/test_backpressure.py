@@ -73,10 +73,10 @@ WAYS = [http_answer, http_request, chunked_answer, tcp_from_client, tcp_from_ser
 @pytest.mark.parametrize("way", WAYS)
 def test_a_reader_that_does_not_read_stalls_the_writer_and_loses_nothing(mesh: Mesh, way: Setup) -> None:
     writer, reader = way(mesh)
-    before = mesh.restart_peak_memory()
+    before = observed.restart_peak_memory(mesh.worker_pid)
     sent = writer.fill(CHUNK, MORE_THAN_BUFFERS)
     assert sent < MORE_THAN_BUFFERS, "the writer was never stopped"
-    assert mesh.peak_memory() - before < MOST_ADDED
+    assert observed.peak_memory(mesh.worker_pid) - before < MOST_ADDED
     received = reader.read(sent)
     assert len(received) == sent
     assert received == (CHUNK * (sent // len(CHUNK) + 1))[:sent]
@@ -87,7 +87,7 @@ def test_a_reader_that_does_not_read_stalls_the_writer_and_loses_nothing(mesh: M
 @pytest.mark.parametrize("way", WAYS)
 def test_256_mib_pass_whole_and_add_little_to_the_workers_memory(mesh: Mesh, way: Setup) -> None:
     writer, reader = way(mesh)
-    before = mesh.restart_peak_memory()
+    before = observed.restart_peak_memory(mesh.worker_pid)
     total = 256 * MIB
     sender = threading.Thread(target=writer.send, args=[CHUNK] * (total // len(CHUNK)))
     sender.start()
@@ -98,15 +98,15 @@ def test_256_mib_pass_whole_and_add_little_to_the_workers_memory(mesh: Mesh, way
         writer.close()
         sender.join()
     assert counted == total
-    assert mesh.peak_memory() - before < MOST_ADDED
+    assert observed.peak_memory(mesh.worker_pid) - before < MOST_ADDED
 
 
 def test_many_slow_readers_cost_a_bounded_share_each(mesh: Mesh) -> None:
     pairs = [http_answer(mesh) for _ in range(8)]
-    before = mesh.restart_peak_memory()
+    before = observed.restart_peak_memory(mesh.worker_pid)
     for writer, _ in pairs:
         writer.fill(CHUNK, MORE_THAN_BUFFERS, stalled_s=0.05)
-    assert mesh.peak_memory() - before < 8 * 3 * len(CHUNK) + MOST_ADDED
+    assert observed.peak_memory(mesh.worker_pid) - before < 8 * 3 * len(CHUNK) + MOST_ADDED
 
 
 def test_pipelined_requests_are_not_read_ahead_without_bound(mesh: Mesh) -> None:
@@ -116,10 +116,10 @@ def test_pipelined_requests_are_not_read_ahead_without_bound(mesh: Mesh) -> None
     client.send(request)
     upstream = server.accept()
     upstream.head()
-    before = mesh.restart_peak_memory()
+    before = observed.restart_peak_memory(mesh.worker_pid)
     sent = client.fill(request * 64, MORE_THAN_BUFFERS)
     assert sent < MORE_THAN_BUFFERS
-    assert mesh.peak_memory() - before < MOST_ADDED
+    assert observed.peak_memory(mesh.worker_pid) - before < MOST_ADDED
 
 
 FAST = 48 * MIB
@@ -131,10 +131,10 @@ MOST_BUFFERED = 4_000_000
 @pytest.mark.parametrize("way", WAYS)
 def test_behind_a_fast_sender_a_reader_that_stops_has_less_than_4_mb_waiting(mesh: Mesh, way: Setup) -> None:
     writer, reader = way(mesh)
-    before = mesh.restart_peak_memory()
+    before = observed.restart_peak_memory(mesh.worker_pid)
     sending = threading.Thread(target=writer.fill, args=(CHUNK, FAST + MORE_THAN_BUFFERS, 1.0))
     sending.start()
     reader.drain(FAST)
     sending.join()
     held = observed.kernel_memory(mesh.netns("client"), mesh.worker_pid)
-    assert 0 < held + mesh.peak_memory() - before < MOST_BUFFERED
+    assert 0 < held + observed.peak_memory(mesh.worker_pid) - before < MOST_BUFFERED

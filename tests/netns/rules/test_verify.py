@@ -1,28 +1,22 @@
 """`headgate rules verify`: connections from inside, on every backend and in both modes; a fault of the rules fails it
 and is named."""
 
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from agent.kernel import backends
 from agent.kernel.backends import Backend
 from agent.plan import Steering
 from agent.plan.ranges import Ranges
 from agent.verify import verify
-from proxy.api import stream
+from tests.netns.rules.cells import listening, titles
 from tests.netns.rules.here import IPTABLES_NFT, LEGACY, MODES, NFT, SIDECAR, Here, pod, quiet_pod
 
 LONGEST_S = 2.0
@@ -44,11 +38,6 @@ OF_MODE = {
     "owner": {"proxy to own address": "to 15006", "proxy to the application": "direct"},
     "mark": {"proxy to own address": "direct"},
 }
-
-
-def titles(shown: dict[str, Any], *results: str) -> set[str]:
-    """Sender, what and family of the cells with such a result."""
-    return {f"{c['sender']} to {c['name']} {c['family']}" for c in shown["cells"] if c["result"] in results}
 
 
 # ── Well ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -114,28 +103,8 @@ def test_b7_a_second_user_and_a_group_of_the_proxy_are_proved_too(backend: Backe
             assert seen[f"own address, {how} {family}"] == "to 15006"
 
 
-@contextlib.contextmanager
-def listening(here: Here, *ports: int) -> Iterator[None]:
-    """As a proxy holds them."""
-    with contextlib.ExitStack() as stack:
-        for port in ports:
-            for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-                stack.enter_context(here.pod.run(_listen, family, address, port))
-        yield
-
-
-def _listen(family: int, address: str, port: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    sock.bind((address, port))
-    sock.listen(64)
-    return sock
-
-
 @pytest.mark.parametrize("backend", [NFT, LEGACY])
-def test_where_a_proxy_listens_conntrack_tells(backend: Backend) -> None:
+def test_where_a_proxylistens_conntrack_tells(backend: Backend) -> None:
     with pod() as here:
         here.install(backend)
         with listening(here, 15001, 15006, 15008):
@@ -305,102 +274,6 @@ def test_a_namespace_without_an_address_proves_nothing() -> None:
         here.install(NFT)
         done = here.headgate("verify")
     assert done.exit_code == 1 and "no connection that is to be captured could be tried" in done.stderr
-
-
-# ── As a validator, with nothing permitted ─────────────────────────────────────────────────────────────────────────
-def validate(here: Here, uid: int, *words: str) -> subprocess.CompletedProcess[str]:
-    """`headgate rules verify --self` in an init container that has no capability: in the pod, as this user."""
-    nobody = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")
-    command = [
-        "nsenter",
-        f"--net={here.pod.path}",
-        *nobody,
-        HEADGATE,
-        "rules",
-        "verify",
-        "--self",
-        "-o",
-        "json",
-        *words,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
-def test_as_the_application_alone_outbound_is_proved_and_the_rest_is_said_to_be_unknown() -> None:
-    with pod() as here:
-        here.install(NFT)
-        done = validate(here, 65534)
-    shown = json.loads(done.stdout)
-    assert done.returncode == 0, done.stderr
-    assert {"application to elsewhere ipv4", "application to elsewhere ipv6"} <= titles(shown, "ok")
-    assert {c["sender"] for c in shown["cells"] if c["result"] == "unknown"} == {"proxy", "outside"}
-    reasons = " ".join(c["reason"] for c in shown["cells"] if c["result"] == "unknown")
-    assert "CAP_SETUID" in reasons and "CAP_SYS_ADMIN" in reasons
-
-
-def test_where_nothing_can_be_seen_our_own_proxy_is_asked() -> None:
-    with pod() as here:
-        here.install(NFT)
-        with listening(here, 15006, 15008), here.pod.run(_listen, socket.AF_INET, "0.0.0.0", 15001) as proxy:
-            answering = threading.Thread(target=_answer_proofs, args=(proxy,))
-            answering.start()
-            done = validate(here, 65534)
-            proxy.shutdown(socket.SHUT_RDWR)
-            answering.join()
-    cells = {(c["name"], c["family"]): c for c in json.loads(done.stdout)["cells"] if c["sender"] == "application"}
-    proved = cells["elsewhere", "ipv4"]
-    assert (proved["seen"], proved["result"], proved["reason"]) == ("to 15001", "ok", "our own proxy said so")
-    assert cells["elsewhere", "ipv6"]["result"] == "ok"  # nobody holds that family's port: a listener of the probe's
-
-
-def _answer_proofs(proxy: socket.socket) -> None:
-    """As the sidecar does."""
-    while True:
-        try:
-            connection, _ = proxy.accept()
-        except OSError:
-            return
-        with connection:
-            connection.settimeout(5)
-            with contextlib.suppress(OSError):
-                if stream.match_proof_request(connection.recv(256)):
-                    connection.sendall(stream.PROOF_ANSWER)
-
-
-def test_as_the_proxys_user_as_istio_runs_its_validator_the_inbound_listener_is_proved() -> None:
-    with pod() as here:
-        here.install(IPTABLES_NFT)
-        done = validate(here, 1337, "--fail-exit-code", "126")
-    shown = json.loads(done.stdout)
-    assert done.returncode == 0, done.stderr
-    assert {"proxy to own address ipv4", "proxy to elsewhere ipv4", "proxy to own address ipv6"} <= titles(shown, "ok")
-
-
-@pytest.mark.parametrize("uid", [65534, 1337])
-def test_a_validator_without_rules_ends_with_the_status_that_a_repairer_looks_for(uid: int) -> None:
-    with pod() as here:
-        assert here.pod.run(backends.held) == frozenset()
-        done = validate(here, uid, "--fail-exit-code", "126")
-    assert done.returncode == 126, done.stdout
-
-
-def test_the_other_verbs_need_no_more_than_an_init_container_has() -> None:
-    rights = "-all,+net_admin,+net_raw"
-    user = ("--reuid=1000", "--regid=1000", "--clear-groups", f"--bounding-set={rights}", f"--inh-caps={rights}")
-    with pod() as here:
-        before = here.dump()["nft -a list ruleset"]
-
-        def rules(*words: str) -> str:
-            command = ("setpriv", *user, f"--ambient-caps={rights}", HEADGATE, "rules", *words)
-            return here.pod.shell(*command)
-
-        rules("show")
-        assert here.dump()["iptables-legacy-save"] == ""  # looking makes none of its tables
-        rules("diff", "--fix", "--backend", "nft")
-        assert rules("diff") == ""
-        assert "out-capture: " in rules("show")
-        rules("clean")
-        assert here.dump()["nft -a list ruleset"] == before
 
 
 # ── Whatever happens, nothing is left ──────────────────────────────────────────────────────────────────────────────
