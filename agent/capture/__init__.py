@@ -1,0 +1,1 @@
+"""A pod's packets in a file, each with the destination it had before translation."""

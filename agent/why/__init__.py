@@ -1,0 +1,1 @@
+"""Why a pod is not steered: the steps from its selection to its proofs, and the first one that fails."""
