@@ -113,6 +113,15 @@ def _make(run_dir: Path) -> None:
     "before its --drain-s.",
 )
 @click.option(
+    "--when-replaced",
+    type=click.Choice(["exit", "stay"]),
+    default="exit",
+    show_default=True,
+    envvar="HEADGATE_WHEN_REPLACED",
+    help="After another proxy took over and all connections have ended. stay: until SIGTERM, where whoever started "
+    "this one would start it again, as a DaemonSet does.",
+)
+@click.option(
     "--sidecar",
     is_flag=True,
     envvar="HEADGATE_SIDECAR",
@@ -157,6 +166,7 @@ def proxy(
     workers: int | None,
     drain_s: float,
     take_over: bool,
+    when_replaced: str,
     sidecar: bool,
     pod_name: str,
     pod_namespace: str,
@@ -172,7 +182,8 @@ def proxy(
     if sidecar and take_over:
         raise click.UsageError("--take-over: a sidecar ends with its container; there is nobody to take over from")
     workers = workers or (1 if sidecar else default_workers())
-    settings = ProxySettings(run_dir, config_dir, metrics_port, ready_port, bind, drain_s, workers, take_over)
+    stays = when_replaced == "stay"
+    settings = ProxySettings(run_dir, config_dir, metrics_port, ready_port, bind, drain_s, workers, take_over, stays)
     serve = _sidecar(settings, pod_name, pod_namespace, service_account) if sidecar else _node(settings)
     configure(log_format)
     try:

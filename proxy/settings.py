@@ -30,7 +30,7 @@ class ProxySettings:
     """`config_dir` None: no policy objects, every connection passes to where it was going.
 
     `bind` are the addresses of the metrics and readiness ports; port 0 lets the kernel choose. `take_over`: replace the
-    proxy that lives on `run_dir`, if there is one.
+    proxy that lives on `run_dir`, if there is one. `stays_when_replaced`: then go on, doing nothing, until told to end.
     """
 
     run_dir: Path = Path(RUN_DIRECTORY)
@@ -41,3 +41,4 @@ class ProxySettings:
     drain_s: float = DEFAULT_DRAIN_S
     workers: int = 1
     take_over: bool = False
+    stays_when_replaced: bool = False

@@ -11,8 +11,10 @@ commands=(ip:iproute2 nft:nftables curl:curl nginx:nginx-light ps:procps)
 packages=(python3 python3-venv python3-nftables ca-certificates)
 for purpose in "$@"; do
     case $purpose in
-        test) commands+=(conntrack:conntrack tcpdump:tcpdump iptables:iptables go:golang-go psql:postgresql-client
-                         /usr/lib/postgresql/15/bin/postgres:postgresql-15 setpriv:util-linux) ;;
+        test) commands+=(conntrack:conntrack tcpdump:tcpdump tshark:tshark iptables:iptables go:golang-go psql:postgresql-client
+                         /usr/lib/postgresql/15/bin/postgres:postgresql-15 setpriv:util-linux gcc:gcc
+                         containerd:containerd runc:runc)
+              packages+=(libc6-dev containernetworking-plugins busybox-static) ;;
         bench) commands+=(haproxy:haproxy wrk:wrk taskset:util-linux) ;;
         *) echo "setup: unknown purpose '$purpose'; known: test bench" >&2; exit 2 ;;
     esac

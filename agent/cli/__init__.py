@@ -14,13 +14,16 @@ import click
 
 _VERBS: Final = {
     "agent": ("agent.cli.agent:agent", "Run the node agent."),
+    "cni": ("agent.cli.cni:cni", "Our plugin in the node's CNI configuration."),
     "demo": ("agent.cli.demo:demo", "The main job on a throw-away node, then nothing left of it."),
     "events": ("agent.cli.events:events", "What happened to the node's pods."),
     "init": ("agent.cli.init:init", "Install the redirect rules in a pod, then exit."),
+    "install": ("agent.cli.install:install", "Print the manifests of agent and proxy, for kubectl apply -f -."),
     "lab": ("agent.cli.lab:lab", "A throw-away node on this machine."),
     "pods": ("agent.cli.pods:pods", "The node's pods, their state and proofs."),
     "proxy": ("proxy.cli:proxy", "Run the per-node proxy."),
-    "rules": ("agent.cli.rules:rules", "Redirect rules: show, plan, diff, verify, clean."),
+    "rules": ("agent.cli.rules:rules", "Redirect rules: show, plan, diff, explain, trace, verify, clean."),
+    "uninstall": ("agent.cli.install:uninstall", "Print what takes headgate out of a cluster, in two steps."),
 }
 
 

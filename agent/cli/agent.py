@@ -3,10 +3,12 @@
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from agent.cli.defaults import default_options
+from agent.cli.kubernetes import ClusterOptions, cluster_of, cluster_options
 from agent.plan import OnUnsteered, PlanSettings, Steering
 from agent.reconcile import LifeSettings
 from agent.settings import AUTO, DEFAULT_DRAIN_S, DEFAULT_PARK_TIMEOUT_S, WILDCARDS, AgentSettings
@@ -35,6 +37,7 @@ from proxy.api.constants import AGENT_METRICS_PORT, RUN_DIRECTORY
     help="Directory of Kubernetes YAML whose objects the proxy is told of, read again when it changes. Without it the "
     "proxy has its own source of policy.",
 )
+@cluster_options
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
@@ -114,6 +117,7 @@ def agent(
     log_format: str,
     verbose: bool,
     defaults: Steering,
+    **cluster: Any,
 ) -> None:
     """Run the node agent: find pods, install and prove their redirection, hand them to the proxy."""
     # Imported here: what the agent runs on is heavy, and `headgate agent --help` needs none of it.
@@ -122,6 +126,9 @@ def agent(
     from agent.memory import share_one_heap
     from agent.supervisor import serve
 
+    found = cluster_of(ClusterOptions(**cluster))
+    if found is not None and found.cni is not None and pods_file is not None:
+        raise click.UsageError("--cni-conf-dir needs the API server's pods: leave --pods-file out")
     logs.configure(log_format, verbose=verbose)
     share_one_heap()
     life = LifeSettings(PlanSettings(defaults=defaults), drain_s=drain_s)
@@ -134,6 +141,7 @@ def agent(
         park_timeout_s=park_timeout_s,
         life=life,
         objects_dir=objects_dir,
+        cluster=found,
         on_unsteered=OnUnsteered(on_unsteered),
         backend=backend,
     )

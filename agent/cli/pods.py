@@ -25,11 +25,17 @@ def pods(run_dir: Path, output: str) -> None:
     wide = output == "wide"
     proofs = (name.upper() for name in _PROOFS)
     head = ("NAMESPACE", "NAME", "STATE", *proofs, *(_WIDE if wide else ()), "ADDRESSES", "REASON")
-    click.echo(table(head, [_row(pod, wide=wide) for pod in answer["pods"]]))
+    skipped = [_skipped(pod, len(head)) for pod in answer.get("skipped", ())]
+    click.echo(table(head, [*(_row(pod, wide=wide) for pod in answer["pods"]), *skipped]))
     if not answer["proxy_connected"]:
         click.echo("no proxy is connected", err=True)
     for problem in answer["problems"]:
         click.echo(f"problem: {problem}", err=True)
+
+
+def _skipped(pod: dict[str, Any], columns: int) -> tuple[str, ...]:
+    """A pod of the node that is none of ours."""
+    return (pod["namespace"], pod["name"], "skipped", *("-" for _ in range(columns - 4)), pod["reason"])
 
 
 def _row(pod: dict[str, Any], *, wide: bool) -> tuple[str, ...]:

@@ -32,13 +32,16 @@ class ObjectLines:
         self._feeds: set[ObjectFeed] = set()
 
     def update(self, changes: Mapping[ObjectName, bytes | None]) -> None:
-        """A line for each new version, None for what is gone. The first call brings all there is."""
-        for name, line in changes.items():
+        """A line for each new version, None for what is gone; what is as it was is told to nobody again. The first call
+        brings all there is."""
+        changed = [name for name, line in changes.items() if self.lines.get(name) != line]
+        for name in changed:
+            line = changes[name]
             if line is None:
                 self.lines.pop(name, None)
             else:
                 self.lines[name] = line
-        told = dict.fromkeys(changes) if self.complete else dict.fromkeys((*changes, _SYNCED))
+        told = dict.fromkeys(changed) if self.complete else dict.fromkeys((*changed, _SYNCED))
         self.complete = True
         for feed in self._feeds:
             feed.renew(told)

@@ -152,9 +152,12 @@ class Lab:
         self.wait_ready(timeout_s=timeout_s)
         self.wait_proved(timeout_s=timeout_s)
 
-    def start_agent(self, *options: str, cleanup_on_exit: bool = True) -> subprocess.Popen[bytes]:
-        """`headgate agent` inside the node; removes its rules when it is ended, unless told not to. Does not wait."""
-        files = ["--run-dir", str(self.run_directory), "--pods-file", str(self.pods_file)]
+    def start_agent(
+        self, *options: str, cleanup_on_exit: bool = True, pods_file: bool = True
+    ) -> subprocess.Popen[bytes]:
+        """`headgate agent` inside the node; removes its rules when it is ended, unless told not to. Without `pods_file`
+        its pods are those that an option tells of. Does not wait."""
+        files = ["--run-dir", str(self.run_directory), *(("--pods-file", str(self.pods_file)) if pods_file else ())]
         cleanup = ["--cleanup-on-exit"] if cleanup_on_exit else []
         return self._start("agent", self.node, [*headgate(), "agent", *files, *cleanup, *options])
 

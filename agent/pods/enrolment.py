@@ -9,9 +9,9 @@ _DISABLED: Final = "disabled"
 
 
 def wants_mesh(pod: PodRef) -> bool:
-    """True unless the pod's label `headgate.io/mesh` is `disabled`.
+    """True unless its source leaves the pod out, or the pod's label `headgate.io/mesh` is `disabled`.
 
-    A source tells of pods that were put into its hands (a pods file, the node's named namespaces), so an absent label
-    means yes there. Only the exact word takes a pod out: a misspelt value must not silently bypass the mesh.
+    Some sources tell of pods that were put into their hands (a pods file, the node's named namespaces), so an absent
+    label means yes there. Only the exact word takes a pod out: a misspelt value must not silently bypass the mesh.
     """
-    return pod.label(MESH_LABEL) != _DISABLED
+    return not pod.left_out and pod.label(MESH_LABEL) != _DISABLED

@@ -41,7 +41,8 @@ class PodRef:
     """One workload with a network namespace of its own. Construction validates; raises InvalidPod.
 
     `uid` names one incarnation: a pod that is deleted and made again has another. `addresses` are the pod's own
-    (status.podIPs); empty means unknown, and then no check against the namespace's addresses is possible.
+    (status.podIPs); empty means unknown, and then no check against the namespace's addresses is possible. `left_out`:
+    why its source does not select it for the mesh; empty for a pod that it does.
     """
 
     uid: str
@@ -51,6 +52,7 @@ class PodRef:
     addresses: tuple[IPAddress, ...] = ()
     labels: Pairs = ()
     annotations: Pairs = ()
+    left_out: str = ""
 
     def __post_init__(self) -> None:
         _check_uid(self.uid)

@@ -133,7 +133,7 @@ def withdrawn(life: Life, event: Withdrawn, settings: LifeSettings) -> Step:
 def _ended(life: Life, settings: LifeSettings) -> Step:
     match life.ending:
         case State.DISABLED:
-            reason = "label headgate.io/mesh: disabled"
+            reason = life.pod.left_out or "label headgate.io/mesh: disabled"
             return Life(life.pod, life.netns_path, life.netns_id, State.DISABLED, reason, looked_at=True), ()
         case State.FAILED:
             return fail(replace(life, ending=None, complaint=""), life.complaint, settings)

@@ -30,4 +30,13 @@ class PodGone:
     uid: str
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A pod that its source knows and does not tell of, and why."""
+
+    namespace: str
+    name: str
+    reason: str
+
+
 SourceEvent = PodSeen | PodChanged | PodGone

@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.pods import InvalidPod, NetnsId, PodRef
 from agent.printable import printable
-from agent.sources.events import PodChanged, PodGone, PodSeen, SourceEvent
+from agent.sources.events import PodChanged, PodGone, PodSeen, Skipped, SourceEvent
 from agent.sources.pods_file import InvalidPodsFile, ListedPod, Problem, derived_uid, parse_pods
 from agent.sources.signs import Signs
 
@@ -74,6 +74,21 @@ class NetnsSource:
     def problems(self) -> tuple[str, ...]:
         """One line each: file, entry, field, reason."""
         return self._list.problems
+
+    def listed_at(self, namespace: str, name: str) -> str | None:
+        """The path at which the namespace of this pod is to be, there or not; None for a pod that is not listed."""
+        wanted = (namespace, name)
+        return next((one.netns_path for one in self._list.pods if (one.pod.namespace, one.pod.name) == wanted), None)
+
+    skipped: tuple[Skipped, ...] = ()
+    """Who is listed, or has a name, is told of."""
+
+    @property
+    def place(self) -> str:
+        return str(self._file or self._directory)
+
+    async def first(self) -> list[SourceEvent]:
+        return await asyncio.to_thread(self.look)
 
     async def __aiter__(self) -> AsyncIterator[SourceEvent]:
         loop = asyncio.get_running_loop()

@@ -23,6 +23,7 @@ from agent.settings import AgentSettings
 from agent.supervisor.effects import Effects
 from agent.supervisor.registry import Registry
 from agent.supervisor.reports import PodReports
+from agent.supervisor.standing import Known, agent_view, why_view
 from agent.supervisor.views import plan_view, pod_view, rules_view
 from agent.supervisor.worker import PodWorker
 
@@ -44,6 +45,7 @@ class Admin:
         facts: Callable[[], dict[str, Any]],
         reports: PodReports,
         events: Events,
+        known: Known,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -52,6 +54,7 @@ class Admin:
         self._facts = facts
         self._reports = reports
         self._events = events
+        self._known = known
 
     def admin_application(self) -> web.Application:
         application = web.Application()
@@ -61,6 +64,7 @@ class Admin:
         application.router.add_get("/rules/{namespace}/{name}", self._rules)
         application.router.add_post("/rules/{namespace}/{name}/diff", self._diff)
         application.router.add_get("/plan/{namespace}/{name}", self._plan)
+        application.router.add_get("/why/{namespace}/{name}", self._why)
         application.router.add_get("/events", self._all_events)
         application.router.add_get("/events/{namespace}/{name}", self._events_of)
         application.router.add_get("/metrics", self._exposition)
@@ -102,6 +106,32 @@ class Admin:
     async def _plan(self, request: web.Request) -> web.Response:
         shown = plan_view(self._find(request).life, self._settings.life.plan)
         return web.json_response({**shown, "backend": self._effects.backend})
+
+    async def _why(self, request: web.Request) -> web.Response:
+        """Of a pod that the agent does not know, too: `pod` is null then, and its source may know why."""
+        namespace, name = request.match_info["namespace"], request.match_info["name"]
+        worker = self._registry.find(namespace, name)
+        answer: dict[str, Any] = {
+            "agent": agent_view(self._known.standing(), self._registry.lives()),
+            "listed_at": self._known.listed_at(namespace, name),
+            "left_out": self._known.left_out(namespace, name),
+            "pod": None,
+        }
+        if worker is not None:
+            life, known = worker.life, self._known.own_object(namespace, name)
+            found = await self._found(life)
+            answer["pod"] = why_view(life, self._reports.of(life), self._settings.life.plan, found, known)
+        return web.json_response(answer)
+
+    async def _found(self, life: Life) -> Found | str:
+        """Beside the plan, or why that cannot be told."""
+        plan = life.plan_in_force
+        if not life.installed or plan is None:
+            return "no plan is in force"
+        try:
+            return await self._effects.compare(life, plan)
+        except (KernelRefused, NetnsRefused, OSError) as error:
+            return str(error)
 
     async def _diff(self, request: web.Request) -> web.Response:
         """With `?fix=1` what differs is put right, as after any drift."""

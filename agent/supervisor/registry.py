@@ -85,10 +85,14 @@ class Registry:
         lives = (worker.life for worker in self._current.values() if worker.life.state is not State.GONE)
         return tuple(sorted(lives, key=lambda life: (life.pod.namespace, life.pod.name, life.pod.uid)))
 
+    def life(self, uid: str) -> Life | None:
+        """The pod's present one, None when it has ended."""
+        worker = self._current.get(uid)
+        return None if worker is None or worker.life.state is State.GONE else worker.life
+
     def knows(self, uid: str) -> bool:
         """Such a pod is here and has not ended."""
-        worker = self._current.get(uid)
-        return worker is not None and worker.life.state is not State.GONE
+        return self.life(uid) is not None
 
     def find(self, namespace: str, name: str) -> PodWorker | None:
         workers = self._current.values()

@@ -7,10 +7,13 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from agent.chaining.conflist import Chained
+from agent.chaining.node import NodeChain
 from agent.errors import CannotStart
 from agent.events import Events
 from agent.handoff.fds import FdStore
@@ -20,22 +23,29 @@ from agent.handoff.objects import ObjectsServer
 from agent.handoff.zds import AddResult, ZdsServer
 from agent.kernel import backends
 from agent.kernel.backends import Backend, Choice
+from agent.kernel.held import Found
 from agent.kernel.netns import NetnsThreads
 from agent.kernel.refused import KernelRefused
 from agent.kernel.scratch import in_scratch
 from agent.metrics import AgentMetrics
+from agent.reconcile import Life
 from agent.reconcile.life import Drifted, ProxyParked
 from agent.settings import AUTO, AgentSettings
-from agent.sources.netns import NetnsSource
-from agent.sources.objects import ObjectsDirectory
+from agent.sources.cni import CniServer
+from agent.sources.events import SourceEvent
+from agent.sources.kubernetes_pods import KubernetesPods
 from agent.supervisor import inside
 from agent.supervisor.admin import Admin, metrics_sockets, serving
+from agent.supervisor.attaching import Attaching
 from agent.supervisor.drift_rounds import Comparing, DriftRounds, NftComparing
 from agent.supervisor.drift_watch import DriftWatch
 from agent.supervisor.effects import Effects, Rules, answer
 from agent.supervisor.inside_iptables import IptablesComparing, IptablesRules
 from agent.supervisor.registry import Registry
 from agent.supervisor.reports import PodReports
+from agent.supervisor.sources import ObjectSource, PodSource, sources_of
+from agent.supervisor.standing import Known, Standing, objects_of, source_of
+from proxy.api.stream import ObjectName
 
 _log: Final = logging.getLogger("headgate.agent")
 
@@ -56,12 +66,28 @@ async def serve(settings: AgentSettings) -> None:
         agent = _Agent(settings, stack)
         try:
             settings.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-            await agent.open()
+            if not await _done_before(stopping, agent.open()):
+                return
         except SocketTaken as error:
             raise CannotStart(str(error)) from error
         except OSError as error:
             raise CannotStart(f"run directory {settings.run_dir}: {error.strerror or error}") from error
         await agent.run(stopping)
+
+
+async def _done_before(stopping: asyncio.Event, opening: Coroutine[Any, Any, None]) -> bool:
+    """An API server may not answer for hours: who is asked to stop meanwhile does not wait for it."""
+    opened, stopped = asyncio.create_task(opening), asyncio.create_task(stopping.wait())
+    await asyncio.wait((opened, stopped), return_when=asyncio.FIRST_COMPLETED)
+    for task in (opened, stopped):
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    if opened.cancelled():
+        return False
+    opened.result()
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +114,14 @@ def _chosen(settings: AgentSettings) -> _Chosen:
     return _Chosen(choice.backend, IptablesRules(choice.backend), IptablesComparing(choice.backend))
 
 
+def _chain_of(settings: AgentSettings) -> NodeChain | None:
+    cluster = settings.cluster
+    if cluster is None or cluster.cni is None:
+        return None
+    excluded = tuple(sorted(cluster.selection.excluded_namespaces))
+    return NodeChain(cluster.cni, Chained(str(settings.cni_socket), excluded))
+
+
 class _Agent:
     """What lives as long as the agent does."""
 
@@ -104,10 +138,10 @@ class _Agent:
             on_announced=self._metrics.announced,
             is_ours=self._is_ours,
         )
-        directory = settings.objects_dir
-        self._objects_source = None if directory is None else ObjectsDirectory(directory)
+        self._sources = sources_of(settings, stack)
+        self._watching: list[asyncio.Task[None]] = []
         self._object_lines = ObjectLines()
-        self._objects = ObjectsServer(None if directory is None else self._object_lines)
+        self._objects = ObjectsServer(None if self._sources.objects is None else self._object_lines)
         self._store = FdStore(settings.park_timeout_s, self._knows, self._parked)
         stack.callback(self._store.close)
         self._events = Events(time.time)
@@ -134,16 +168,25 @@ class _Agent:
             chosen.backend.value,
         )
         stack.callback(self._effects.close)
-        self._registry = Registry(
-            settings.life, self._effects, self._metrics, self._effects.forget, self._reports.changed
-        )
-        self._source = NetnsSource(settings.pods_file)
+        self._registry = Registry(settings.life, self._effects, self._metrics, self._forget, self._told)
+        self._attaching = self._attaching_to(self._sources.pods)
+        self._chain = _chain_of(settings)
         self._admin = Admin(
-            settings, self._registry, self._effects, self._metrics, self._facts, self._reports, self._events
+            settings,
+            self._registry,
+            self._effects,
+            self._metrics,
+            self._facts,
+            self._reports,
+            self._events,
+            Known(self._standing, self._own_object_known, self._sources.pods.listed_at, self._left_out),
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
-        tasks = [asyncio.create_task(work) for work in (self._watch(), self._drift.run(), stopping.wait())]
+        works: list[Coroutine[Any, Any, Any]] = [self._watch(), self._drift.run(), stopping.wait()]
+        if self._chain is not None:  # only now: what the plugin asks is answered
+            works.append(self._chain.keep())
+        tasks: list[asyncio.Task[Any]] = [*self._watching, *(asyncio.create_task(work) for work in works)]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
@@ -162,29 +205,56 @@ class _Agent:
             self._stack.callback(sock.close)
         await self._objects.start(self._settings.objects_socket)
         self._stack.push_async_callback(self._objects.close)
-        if self._objects_source is not None:
-            self._stack.callback(asyncio.create_task(self._watch_objects(self._objects_source)).cancel)
-        for event in await asyncio.to_thread(self._source.look):
+        # Before any pod is known: an API server that does not answer is to be told of.
+        await self._stack.enter_async_context(serving(self._admin.admin_application(), [admin_socket]))
+        await self._stack.enter_async_context(serving(self._admin.metrics_application(), ports))
+        self._begin_watching()
+        for event in await self._unless_ended(self._sources.pods.first()):
             self._registry.heard(event)
         # Before ZDS: a proxy that is told of a pod asks here first for the listeners of the one before it.
         self._store.start(self._settings.fds_socket)
         await self._zds.start(self._settings.zds_socket)
         self._stack.push_async_callback(self._zds.close)
-        await self._stack.enter_async_context(serving(self._admin.admin_application(), [admin_socket]))
-        await self._stack.enter_async_context(serving(self._admin.metrics_application(), ports))
+        if self._attaching is not None:  # last: whoever asks is answered by an agent that knows all pods
+            cni = CniServer(self._attaching)
+            await cni.start(self._listen(self._settings.cni_socket))
+            self._stack.push_async_callback(cni.close)
         _log.info("agent is ready; %d pods", len(self._registry.lives()))
+
+    def _begin_watching(self) -> None:
+        self._stack.push_async_callback(self._end_watching)
+        self._watching += [asyncio.create_task(work()) for work in self._sources.works]
+        if self._sources.objects is not None:
+            self._watching.append(asyncio.create_task(self._watch_objects(self._sources.objects)))
+
+    async def _end_watching(self) -> None:
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+
+    async def _unless_ended(self, first: Coroutine[Any, Any, list[SourceEvent]]) -> list[SourceEvent]:
+        """What comes of it; or, where a watch has ended, its fault: it would be waited for in vain."""
+        wanted = asyncio.create_task(first)
+        try:
+            await asyncio.wait((wanted, *self._watching), return_when=asyncio.FIRST_COMPLETED)
+            for task in self._watching:
+                if task.done() and not wanted.done():
+                    task.result()
+            return await wanted
+        finally:
+            wanted.cancel()
 
     def _listen(self, path: Path) -> socket.socket:
         listening: Listening = listen(path, socket.SOCK_STREAM)
         self._stack.callback(listening.close)
         return listening.socket
 
-    async def _watch_objects(self, source: ObjectsDirectory) -> None:
+    async def _watch_objects(self, source: ObjectSource) -> None:
         while True:
             self._object_lines.update(await source.changes())
 
     async def _watch(self) -> None:
-        async for event in self._source:
+        async for event in self._sources.pods:
             self._registry.heard(event)
 
     async def _leave(self) -> None:
@@ -199,6 +269,28 @@ class _Agent:
     # ── What others ask for ────────────────────────────────────────────────────────────────────────────────────────
     def _snapshot(self) -> Any:
         return self._registry.snapshot()
+
+    def _attaching_to(self, pods: PodSource) -> Attaching | None:
+        """Only the API server tells who a pod is that does not run yet."""
+        cluster = self._settings.cluster
+        if cluster is None or not isinstance(pods, KubernetesPods):
+            return None
+        compare, connected = self._compared, lambda: self._zds.connected
+        return Attaching(pods, self._registry, compare, connected, cluster.netns_mounts, cluster.proc)
+
+    async def _compared(self, life: Life) -> Found:
+        assert life.plan_in_force is not None
+        return await self._effects.compare(life, life.plan_in_force)
+
+    def _told(self, life: Life) -> None:
+        self._reports.changed(life)
+        if self._attaching is not None:
+            self._attaching.told(life)
+
+    def _forget(self, life: Life, *, replaced: bool) -> None:
+        self._effects.forget(life, replaced=replaced)
+        if self._attaching is not None:
+            self._attaching.told(life)
 
     def _answered(self, uid: str, result: AddResult) -> None:
         self._registry.post(uid, answer(result))
@@ -225,8 +317,30 @@ class _Agent:
         for uid in uids:
             self._registry.post(uid, ProxyParked())
 
+    def _standing(self) -> Standing:
+        objects = objects_of(self._settings, self._sources.objects, self._object_lines.complete)
+        problems, connected = self._sources.pods.problems, self._zds.connected
+        return Standing(*source_of(self._settings), problems, connected, self._effects.backend, objects)
+
+    def _left_out(self, namespace: str, name: str) -> str | None:
+        wanted = (namespace, name)
+        return next((one.reason for one in self._sources.pods.skipped if (one.namespace, one.name) == wanted), None)
+
+    def _own_object_known(self, namespace: str, name: str) -> bool | None:
+        if self._sources.objects is None:
+            return None
+        return ObjectName("", "Pod", namespace, name) in self._object_lines.lines
+
     def _facts(self) -> dict[str, Any]:
+        sources = self._sources
         return {
             "proxy_connected": self._zds.connected,
-            "problems": [*self._source.problems, *(self._objects_source.problems if self._objects_source else ())],
+            "problems": [
+                *sources.pods.problems,
+                *(() if sources.objects is None else sources.objects.problems),
+                *((f"CNI: {self._chain.problem}",) if self._chain is not None and self._chain.problem else ()),
+            ],
+            "skipped": [
+                {"namespace": one.namespace, "name": one.name, "reason": one.reason} for one in sources.pods.skipped
+            ],
         }

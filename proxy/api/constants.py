@@ -49,6 +49,7 @@ ZDS_SOCKET: Final = "zds.sock"
 OBJECTS_SOCKET: Final = "objects.sock"
 FDS_SOCKET: Final = "fds.sock"
 ADMIN_SOCKET: Final = "admin.sock"
+CNI_SOCKET: Final = "cni.sock"
 PROXY_ADMIN_SOCKET: Final = "proxy-admin.sock"
 
 # ── Protocols that pass as opaque TCP unless declared otherwise ────────────────────────────────────────────────────

@@ -116,6 +116,31 @@ def test_new_proxy_that_is_killed_before_it_is_ready_leaves_the_former_one_untou
     assert former.wait(15) == 0
 
 
+def test_replaced_proxy_that_is_to_stay_gives_its_connections_their_time_and_ends_only_when_told(lab: Lab) -> None:
+    """As in a DaemonSet with maxSurge: its container would be started again, and the SIGTERM comes while it drains."""
+    stay = ("--when-replaced", "stay", "--drain-s", "10")
+    lab.stop_proxy()
+    lab.start_proxy("--take-over", *stay)
+    lab.wait_ready()
+    with Traffic(lab, (KEPT,)) as traffic:
+        former = lab.take_over_proxy(*stay)
+        lab.wait_ready()
+        former.send_signal(signal.SIGTERM)
+        traffic.goes_on()
+        verdict = traffic.end()
+    assert verdict.failed == {}, traffic.losses
+    assert former.wait(15) == 0
+    latest = lab.take_over_proxy()
+    lab.wait("it to have nothing left", lambda: "nothing is left to do" in _former_log(lab))
+    assert latest.poll() is None, "until it is told"
+    latest.send_signal(signal.SIGTERM)
+    assert latest.wait(15) == 0
+
+
+def _former_log(lab: Lab) -> str:
+    return "".join(path.read_text(errors="replace") for path in lab.paths.logs.glob("proxy*"))
+
+
 def test_listeners_are_closed_when_no_proxy_comes_for_the_park_timeout(lab: Lab) -> None:
     lab.stop_agent()
     lab.start_agent("--park-timeout", "1", cleanup_on_exit=False)
