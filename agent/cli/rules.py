@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.client import ask, output_option, pod_path, run_dir_option, show, table
+from agent.cli.rules_explain import explain
 from agent.cli.rules_plan import diff, plan
+from agent.cli.rules_trace import trace
 from agent.cli.rules_verify import verify
 from agent.cli.target import Namespace, failing, namespace_of, namespace_options, pod_argument
 from agent.printable import printable
@@ -25,11 +27,13 @@ _POD = tuple[str | None, str]
 
 @click.group()
 def rules() -> None:
-    """Redirect rules: show, plan, diff, verify, clean."""
+    """Redirect rules: show, plan, diff, explain, trace, verify, clean."""
 
 
 rules.add_command(plan)
 rules.add_command(diff)
+rules.add_command(explain)
+rules.add_command(trace)
 rules.add_command(verify)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from agent.explain.statements import Statement, Value
 from agent.explain.tables import Hook, Rule, Table
 from agent.pods import IPAddress
 
@@ -47,7 +48,8 @@ class Step:
     """One rule met, or the end of a base chain (`rule` None: its policy), in the order in which the kernel meets them.
 
     `what`: the result in words, as `redirect to :15001`, `jump to ISTIO_OUTPUT`, `policy accept`, `mark becomes 0x539`.
-    `because`: of a rule that missed, the first statement that did not hold, in words.
+    `failed`: of a rule that missed, the first statement that did not hold; not in words yet, because of 5,000 rules
+    that are met a person is shown a hundred. `had`: what the packet has there, if that is one value.
     """
 
     hook: Hook
@@ -56,7 +58,8 @@ class Step:
     rule: Rule | None
     result: Result
     what: str = ""
-    because: str = ""
+    failed: Statement | None = None
+    had: Value | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """What could not be interpreted, and where it stands."""
+    """What could not be interpreted, and where it stands. `rule` None: not one rule, but the order of whole chains."""
 
     table: Table
     chain: str
-    rule: Rule
+    rule: Rule | None
     text: str
     why: str
 

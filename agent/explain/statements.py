@@ -75,6 +75,7 @@ class Field(Enum):
     SOURCE_TYPE_IIF = "fib saddr . iif type"  # as seen from the interface it arrived on
     DESTINATION_TYPE_IIF = "fib daddr . iif type"
     SOURCE_FIB_OIF = "fib saddr . iif oif"  # 0: no route back there
+    SOURCE_FIB_OIF_MARK = "fib saddr . mark . iif oif"  # by the packet's mark, too
 
 
 # ── Expressions ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -96,6 +97,14 @@ class Bits:
     mask: int
     xor: int = 0
     ored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Xored:
+    """left ^ right (iptables: CONNMARK --save-mark and --restore-mark with masks)."""
+
+    left: "Expression"
+    right: "Expression"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +131,7 @@ class Opaque:
     why: str = "this version does not interpret it"
 
 
-Expression = Read | Constant | Bits | Joined | Looked | Opaque
+Expression = Read | Constant | Bits | Xored | Joined | Looked | Opaque
 
 
 # ── Sets and maps ──────────────────────────────────────────────────────────────────────────────────────────────────

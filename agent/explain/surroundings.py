@@ -60,6 +60,18 @@ class Ends:
     destination_port: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What becomes of a packet of a connection that conntrack knows: its ends once all is translated. `answers`: the
+    packet is of the direction in which the connection was not opened."""
+
+    source: IPAddress
+    source_port: int
+    destination: IPAddress
+    destination_port: int
+    answers: bool = False
+
+
 class Surroundings(Protocol):
     """None: not known, and what depends on it is followed both ways."""
 
@@ -68,6 +80,9 @@ class Surroundings(Protocol):
 
     def socket(self, ends: Ends, /) -> "Socket | NoSocket | None":
         """Who such a packet would be delivered to, as the namespace is now."""
+
+    def connection(self, ends: Ends, zone: int, /) -> Connection | None:
+        """That such a packet belongs to, in conntrack's zone; None also when there is none."""
 
     def addresses(self, interface: str, /) -> tuple[IPAddress, ...] | None:
         """Of an interface, the primary one of each family first: what `redirect` and `masquerade` write."""

@@ -11,7 +11,7 @@ from agent.explain.statements import Elements, Statement
 
 
 class Tool(Enum):
-    """Who lists the table in full; the values are those of agent.ruleset.inventory.Tool."""
+    """Who lists the table in full, and takes it away; the values are those of agent.kernel.backends.Backend."""
 
     NFT = "nft"
     IPTABLES_NFT = "iptables-nft"

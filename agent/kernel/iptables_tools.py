@@ -45,6 +45,7 @@ _IPV6_SOCKETS: Final = "/proc/thread-self/net/if_inet6"  # not there when the ke
 _CLONE_NEWNS: Final = 0x00020000  # linux/sched.h
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000  # linux/mount.h
 _NSS: Final = ("/etc/nsswitch.conf", "/etc/passwd", "/etc/group")
+_CHAIN_NAME: Final = re.compile(r"[A-Za-z0-9_][^\s\"'\\!\x00-\x20\x7f-\U0010ffff]{0,127}")
 _CHATTER: Final = ("Try `", "Error occurred at line", "# Warning")
 _LINE_NUMBER: Final = re.compile(r"line:? (\d+)")
 _REMEDIES: Final = (
@@ -98,6 +99,16 @@ def save(variant: Variant, family: IPFamily, *, counters: bool = False) -> str |
     return _run(variant, family, "save", arguments, "") if used else None
 
 
+def chain_rules(family: IPFamily, table: str, chain: str) -> str | None:
+    """One chain of iptables-nft's: a line that declares it, and the lines `-A CHAIN …` as its save prints them. Of two
+    thousand chains the save reads each (0.1 s), this takes 3 ms, and it does not give up at what other chains hold.
+    None for a name that could pass for an option or for several words. Raises KernelRefused, also where nft's own rules
+    are in the chain, as far as the tool knows them from its own."""
+    if not _CHAIN_NAME.fullmatch(chain):
+        return None
+    return _run(Variant.NFT, family, "", ("-t", table, "-S", chain), "")
+
+
 def _refuse_misleading(family: IPFamily) -> None:
     """Before anything is read that one line of could pass for several. No such names get into the old tables whole:
     they have 28 characters there."""
@@ -133,7 +144,7 @@ def legacy_used(family: IPFamily) -> bool | None:
 
 
 def _name(variant: Variant, family: IPFamily, verb: str) -> str:
-    return f"{_TOOL[family]}-{variant.value}-{verb}"
+    return "-".join(filter(None, (_TOOL[family], variant.value, verb)))
 
 
 def _find(variant: Variant, family: IPFamily, verb: str) -> str | None:

@@ -38,7 +38,7 @@ _PIECE: Final = re.compile(
     | [^ ]+""",
     re.DOTALL | re.VERBOSE,
 )
-_PLAIN_COMMENT: Final = re.compile(r' --comment "[\w:.+-]*"(?: |$)')
+_PLAIN_COMMENT: Final = re.compile(r' --comment "[^"\\]*"(?: |$)')
 _LONGEST_RULE: Final = 8192
 """Characters: far more than a rule has, and as far as an open quote is followed."""
 _WORD: Final = re.compile(r'"([^"]*)"|([^\s"]+)')
@@ -137,7 +137,7 @@ def _logical_lines(text: str) -> Iterator[str]:
 def _is_open(rule: str) -> bool:
     """Whether a quoted value does not end. Names of interfaces, chains and sets are printed without quotes, and may
     have some in them."""
-    if rule.count('"') == 2 and _PLAIN_COMMENT.search(rule):  # nearly every rule of ours
+    if rule.count('"') == 2 and _PLAIN_COMMENT.search(rule):  # nearly every rule that has one
         return False
     return any(piece[1] for piece in _PIECE.finditer(rule))
 

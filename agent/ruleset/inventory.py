@@ -5,20 +5,13 @@ Every name, comment and text in here may have been written by the pod: it is mad
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Final
+
+from agent.explain.tables import Tool as Tool
 
 COMMENT_PREFIX: Final = "headgate:"
 HEADGATE: Final = "headgate"
 UNKNOWN: Final = "unknown"
-
-
-class Tool(Enum):
-    """Which tool lists a table, and takes it away. The values are those of agent.kernel.backends.Backend."""
-
-    NFT = "nft"
-    IPTABLES_NFT = "iptables-nft"
-    IPTABLES_LEGACY = "iptables-legacy"
 
 
 @dataclass(frozen=True, slots=True)

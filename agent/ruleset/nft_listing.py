@@ -34,6 +34,19 @@ def take_apart(text: str) -> dict[tuple[str, str], ListedTable]:
     return tables
 
 
+def rules_of_chain(text: str, count: int) -> list[str] | None:
+    """Of `nft list chain` the `count` rules, without counter and comment. None where a line break in a name, comment or
+    prefix could deceive: each rule begins one line at two tabs, so what adds lines makes them more, and what ends the
+    chain early leaves lines behind its end."""
+    lines = text.rstrip("\n").split("\n")
+    inside = lines[2:-2]
+    if lines[-2:] != ["\t}", "}"] or not all(line.startswith("\t\t") for line in inside):
+        return None
+    body = _body(iter(inside))
+    rules = [_plain(line) for line in body if not line.startswith(("type ", "comment "))]
+    return rules if len(rules) == count else None
+
+
 def _table(lines: Iterator[str]) -> ListedTable:
     table = ListedTable()
     for line in lines:

@@ -14,7 +14,7 @@ from agent.kernel.nft_messages import GETCHAIN, GETRULE, GETTABLE, NETLINK_NETFI
 _TABLE, _NAME, _TABLE_NAME = 1, 3, 1  # NFTA_{CHAIN,RULE}_TABLE, NFTA_CHAIN_NAME, NFTA_TABLE_NAME
 _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 4, 5, 7
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
-_RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 2, 4, 7
+_RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_USERDATA = 2, 3, 4, 7
 _EXPR_NAME, _EXPR_DATA = 1, 2
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _UDATA_COMMENT: Final = 0  # libnftnl/udata.h: NFTNL_UDATA_RULE_COMMENT
@@ -34,6 +34,7 @@ class RuleObject:
     comment: str
     packets: int | None
     bytes: int | None
+    handle: int = 0
 
 
 @dataclass(slots=True)
@@ -51,20 +52,20 @@ def read() -> Tables:
     tables: Tables = {}
     with Netlink(NETLINK_NETFILTER) as netlink:
         for number, data in dump(netlink, GETTABLE):
-            tables[_family(number), _text(attributes(data).get(_TABLE_NAME, b""))] = {}
+            tables[family_name(number), _name(attributes(data).get(_TABLE_NAME, b""))] = {}
         for number, data in dump(netlink, GETCHAIN):
             found = attributes(data)
-            chains = tables.setdefault((_family(number), _text(found.get(_TABLE, b""))), {})
-            chains[_text(found.get(_NAME, b""))] = _chain(number, found)
+            chains = tables.setdefault((family_name(number), _name(found.get(_TABLE, b""))), {})
+            chains[_name(found.get(_NAME, b""))] = _chain(number, found)
         for number, data in dump(netlink, GETRULE):
             found = attributes(data)
-            chains = tables.setdefault((_family(number), _text(found.get(_TABLE, b""))), {})
-            chain = chains.setdefault(_text(found.get(_RULE_CHAIN, b"")), ChainObject("", ""))
+            chains = tables.setdefault((family_name(number), _name(found.get(_TABLE, b""))), {})
+            chain = chains.setdefault(_name(found.get(_RULE_CHAIN, b"")), ChainObject("", ""))
             chain.rules.append(_rule(found))
     return tables
 
 
-def _family(number: int) -> str:
+def family_name(number: int) -> str:
     return _FAMILIES.get(number, str(number))
 
 
@@ -73,7 +74,7 @@ def _chain(family: int, found: dict[int, bytes]) -> ChainObject:
         return ChainObject("", "")
     hook = attributes(found[_CHAIN_HOOK])
     number, priority = (_SIGNED.unpack(hook.get(kind, bytes(4)))[0] for kind in (_HOOK_NUMBER, _HOOK_PRIORITY))
-    names = _OF_NETDEV if _family(family) == "netdev" else _HOOKS
+    names = _OF_NETDEV if family_name(family) == "netdev" else _HOOKS
     kind = _text(found.get(_CHAIN_TYPE, b""))
     policy = int.from_bytes(found.get(_CHAIN_POLICY, b""), "big")
     return ChainObject(f"{kind} {names.get(number, number)}, priority {priority}", _POLICIES.get(policy, str(policy)))
@@ -81,6 +82,7 @@ def _chain(family: int, found: dict[int, bytes]) -> ChainObject:
 
 def _rule(found: dict[int, bytes]) -> RuleObject:
     comment = _comment(found.get(_RULE_USERDATA, b""))
+    handle = int.from_bytes(found.get(_RULE_HANDLE, b""), "big")
     for _, expression in attribute_list(found.get(_RULE_EXPRESSIONS, b"")):
         parts = attributes(expression)
         if parts.get(_EXPR_NAME) == b"counter\0":
@@ -88,8 +90,8 @@ def _rule(found: dict[int, bytes]) -> RuleObject:
             packets, octets = (
                 int.from_bytes(counted.get(kind, b""), "big") for kind in (_COUNTER_PACKETS, _COUNTER_BYTES)
             )
-            return RuleObject(comment, packets, octets)
-    return RuleObject(comment, None, None)
+            return RuleObject(comment, packets, octets, handle)
+    return RuleObject(comment, None, None, handle)
 
 
 def _comment(userdata: bytes) -> str:
@@ -100,6 +102,11 @@ def _comment(userdata: bytes) -> str:
             return _text(userdata[2 : 2 + length])
         userdata = userdata[2 + length :]
     return ""
+
+
+def _name(raw: bytes) -> str:
+    """Two names in no UTF-8 stay two: of what is told under one name, one would be hidden."""
+    return raw.rstrip(b"\0").decode("utf-8", "surrogateescape")
 
 
 def _text(raw: bytes) -> str:

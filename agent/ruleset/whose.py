@@ -15,6 +15,8 @@ from agent.ruleset.inventory import HEADGATE, UNKNOWN, HeldChain, HeldRule, Held
 
 _OURS: Final = re.compile(r"headgate[A-Za-z0-9_-]{0,55}")
 ISTIO, AMBIENT, KUMA = "istio", "istio ambient", "kuma"
+TRACE: Final = "headgate rules trace"
+"""A table that goes with its command (agent.tracing.table): nothing of it is a pod's, and nobody else can remove it."""
 
 # Names as their makers' sources have them: istio tools/istio-iptables/pkg/constants, cni/pkg/{iptables,nftables};
 # linkerd2-proxy-init iptables.go; kuma pkg/transparentproxy/iptables/consts; consul sdk/iptables; kubernetes
@@ -22,6 +24,7 @@ ISTIO, AMBIENT, KUMA = "istio", "istio ambient", "kuma"
 _MAKERS: Final = tuple(
     (re.compile(pattern), maker)
     for pattern, maker in (
+        (r"headgate-trace-[0-9]+-[0-9]+", TRACE),
         (r"ISTIO_(PRERT|POSTRT)|istio-ambient-.*", AMBIENT),
         (r"ISTIO_.*|istio-.*", ISTIO),
         (r"PROXY_INIT_.*", "linkerd"),

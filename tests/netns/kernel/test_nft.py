@@ -232,3 +232,15 @@ def test_tables_of_the_family_are_named() -> None:
         assert pod.run(nft.tables) == frozenset()
         pod.run(nft.apply, STEER + "table ip others {}\n")
         assert pod.run(nft.tables) == {"headgate"}
+
+
+def test_a_comment_that_is_no_utf8_hides_nothing_and_ends_nothing() -> None:
+    with Scratch() as pod:
+        script = 'add table ip n\\nadd chain ip n c\\nadd rule ip n c drop comment "x\\377"\\n'
+        pod.shell("sh", "-c", f"printf '{script}' | nft -f -")
+        for list_it in (
+            nft.list_ruleset,
+            lambda: nft.list_chain("ip", "n", "c"),
+            lambda: nft.list_tables([("ip", "n")]),
+        ):
+            assert 'drop comment "x\ufffd"' in (pod.run(list_it) or "")

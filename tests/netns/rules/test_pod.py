@@ -44,6 +44,15 @@ def test_plan_is_what_the_pod_asks_for(web_lab: Lab) -> None:
     assert "out-capture" in rules(web_lab, "plan", POD).stdout
 
 
+def test_a_packet_of_the_pod_is_explained_in_the_namespace_that_the_agent_knows(web_lab: Lab) -> None:
+    explained = said(web_lab, "explain", POD, "--to", "192.0.2.2:80", "--uid", "1000")
+    assert (explained["outcome"]["verdict"], explained["outcome"]["port"]) == ("redirect", 15001)
+    assert "the outbound listener of the mesh" in explained["outcome"]["meaning"]
+    assert "listens there" in explained["outcome"]["meaning"] and "nobody" not in explained["outcome"]["meaning"]
+    nobody = rules(web_lab, "explain", "default/nobody", "--to", "192.0.2.2:80")
+    assert nobody.exit_code == 1 and "nobody" in nobody.stderr
+
+
 def test_diff_names_what_differs_and_the_agent_puts_it_right_when_asked(web_lab: Lab) -> None:
     assert rules(web_lab, "diff", POD).exit_code == 0
     web_lab.pod("web-v1").netns.run(["nft", "flush", "chain", "inet", "headgate", "nat-output"])
