@@ -17,6 +17,7 @@ from proxy.datapath.netns import NetnsEntry, OwnNetns
 from proxy.datapath.own_ends import own_ends
 from proxy.datapath.pod import Node, ProofReport
 from proxy.datapath.reactor import READABLE, WRITABLE, Reactor
+from proxy.datapath.walk import Walk
 from proxy.link import Link, LinkClosed, close_descriptors
 from proxy.model.snapshot import PolicySnapshot
 from proxy.policy_intake import PolicyIntake
@@ -25,10 +26,12 @@ from proxy.worker_pods import WorkerPods
 from proxy.workerlink import (
     IDLE_CONNECTIONS,
     AskLease,
+    ConnectionsTold,
     ForgetPod,
     FromWorker,
     GrantLease,
     LeaseKey,
+    LivingConnections,
     Ping,
     PodForgotten,
     PolicyInForce,
@@ -38,6 +41,7 @@ from proxy.workerlink import (
     ProofSeen,
     RecallLease,
     ReleasePod,
+    ReportConnections,
     ReportTelemetry,
     ServePod,
     ShareCounts,
@@ -66,6 +70,7 @@ class Worker:
             own_ends=own_ends() if stands.own_netns else None,
         )
         self._stopping = False
+        self._walk: Walk | None = None
         self._pods = WorkerPods(self._node, self._tell_of_pod)
         self._intake = PolicyIntake(self._policy_in_force, lambda step: self._reactor.call_later(0.0, step))
 
@@ -107,6 +112,8 @@ class Worker:
                 self._intake.take(message)
             case ReportTelemetry(request_id):
                 self._tell(TelemetryReport(request_id, self._node.telemetry.take_delta()))
+            case ReportConnections():
+                self._report_connections(message)
             case Stop(drain_s):
                 self._stopping = True
                 self._pods.forget_all(drain_s)
@@ -118,6 +125,19 @@ class Worker:
         self._node.policy = snapshot
         self._pods.follow_policy(pods_required)
         self._tell(PolicyInForce(snapshot.generation))
+
+    def _report_connections(self, asked: ReportConnections) -> None:
+        if self._walk is not None:
+            self._walk.stop()
+        self._walk = Walk(
+            self._pods.pods(asked.uid, asked.netns_cookie),
+            asked.most,
+            lambda connections: self._tell(LivingConnections(asked.request_id, connections)),
+            lambda left_out: self._tell(ConnectionsTold(asked.request_id, left_out)),
+            lambda: not self._link.wants_write,
+            self._reactor.call_later,
+        )
+        self._walk.step()
 
     def _end_if_idle(self) -> None:
         if self._stopping and self._pods.empty:

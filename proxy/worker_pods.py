@@ -202,6 +202,11 @@ class WorkerPods:
 
     # ── Steps ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def pods(self, uid: str | None, netns_cookie: int | None) -> list[Pod]:
+        """Those that are called so; also what was released or leaves."""
+        every = (held.pod for held in self._all())
+        return [pod for pod in every if uid in (None, pod.uid) and netns_cookie in (None, pod.netns_cookie)]
+
     def _all(self) -> Iterator[HeldPod]:
         yield from tuple(self._serving.values())
         yield from tuple(self._released.values())

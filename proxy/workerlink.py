@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.model.direction import Direction
+from proxy.model.living import LivingConnection
 from proxy.policy.lease import MAX_IDLE_A_POD
 from proxy.telemetry.open_counts import NOT_COUNTED
 from proxy.telemetry.series import TelemetryDelta
@@ -101,6 +102,17 @@ class PolicySwitch:
 @dataclass(frozen=True, slots=True)
 class ReportTelemetry:
     request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportConnections:
+    """Answered with LivingConnections as the worker finds the time, and then ConnectionsTold; a question that comes
+    before it was takes its place. `uid`, `netns_cookie`: only of pods that are called so; `most`: to be told in all."""
+
+    request_id: int
+    most: int
+    uid: str | None = None
+    netns_cookie: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +231,22 @@ class ProofSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class LivingConnections:
+    """A part of the answer. One that ended meanwhile may be in it, one that began may not."""
+
+    request_id: int
+    connections: tuple[LivingConnection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionsTold:
+    """`left_out`: clients' connections beyond what was asked for."""
+
+    request_id: int
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TelemetryReport:
     request_id: int
     delta: TelemetryDelta
@@ -232,11 +260,22 @@ ToWorker = (
     | PolicySlice
     | PolicySwitch
     | ReportTelemetry
+    | ReportConnections
     | Stop
     | Ping
     | GrantLease
     | RecallLease
 )
 FromWorker = (
-    WorkerReady | PodServed | PodForgotten | PolicyInForce | ProofSeen | TelemetryReport | Pong | AskLease | ReturnLease
+    WorkerReady
+    | PodServed
+    | PodForgotten
+    | PolicyInForce
+    | ProofSeen
+    | TelemetryReport
+    | LivingConnections
+    | ConnectionsTold
+    | Pong
+    | AskLease
+    | ReturnLease
 )

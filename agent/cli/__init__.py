@@ -16,6 +16,7 @@ _VERBS: Final = {
     "agent": ("agent.cli.agent:agent", "Run the node agent."),
     "capture": ("agent.cli.capture:capture", "A pod's packets, each with what translation hides of it."),
     "cni": ("agent.cli.cni:cni", "Our plugin in the node's CNI configuration."),
+    "conn": ("agent.cli.conn:conn", "Who talks to whom, through which listener; what goes direct, and why."),
     "demo": ("agent.cli.demo:demo", "The main job on a throw-away node, then nothing left of it."),
     "events": ("agent.cli.events:events", "What happened to the node's pods."),
     "init": ("agent.cli.init:init", "Install the redirect rules in a pod, then exit."),

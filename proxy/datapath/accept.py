@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from proxy.api.constants import PROOF_PORT, PROXY_PORTS
-from proxy.datapath.client import ClientConnection
+from proxy.datapath.client import NO_COURSE, ClientConnection, Course
 from proxy.datapath.destinations import Destination
 from proxy.datapath.detect import serve, serve_by_protocol
 from proxy.datapath.original_destination import original_sockaddr, own_address, parse_sockaddr
@@ -190,6 +190,9 @@ class _Proof:
         if self._seen:
             serve_by_protocol(self._client, self._buffer)
         self._seen = True
+
+    def course(self) -> Course:
+        return NO_COURSE
 
     def drain(self, patient: bool) -> None: ...
 

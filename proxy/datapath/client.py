@@ -1,7 +1,7 @@
 """A pod's connection that the kernel led here, whatever it speaks."""
 
 from time import monotonic
-from typing import Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from proxy.datapath.destinations import Destination, destination_of
 from proxy.datapath.pod import Node, Pod
@@ -9,6 +9,19 @@ from proxy.datapath.stream import Stream, StreamOwner
 from proxy.datapath.upstream import Upstream
 from proxy.model.address import SocketAddress
 from proxy.model.direction import Direction
+from proxy.model.routing import ServiceName
+
+
+class Course(NamedTuple):
+    """Where a client's connection leads at the moment: None and "" for what is not decided, or between two requests."""
+
+    service: ServiceName | None = None
+    route: str = ""
+    upstream: Upstream | None = None
+    stream: Stream | None = None
+
+
+NO_COURSE: Final = Course()
 
 
 class ClientOwner(StreamOwner, Protocol):
@@ -18,6 +31,8 @@ class ClientOwner(StreamOwner, Protocol):
 
     @property
     def protocol(self) -> str: ...
+
+    def course(self) -> Course: ...
 
     def drain(self, patient: bool) -> None: ...
 
@@ -74,6 +89,9 @@ class ClientConnection:
     @property
     def protocol(self) -> str:
         return cast(ClientOwner, self.stream.owner).protocol
+
+    def course(self) -> Course:
+        return cast(ClientOwner, self.stream.owner).course()
 
     def drain(self, patient: bool) -> None:
         cast(ClientOwner, self.stream.owner).drain(patient)

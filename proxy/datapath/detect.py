@@ -5,7 +5,7 @@ No byte is lost: what was read goes to the forwarder that is chosen. The outcome
 
 from typing import Final
 
-from proxy.datapath.client import ClientConnection
+from proxy.datapath.client import ClientConnection, Course
 from proxy.datapath.destinations import Destination
 from proxy.datapath.forward_http import HttpConnection
 from proxy.datapath.forward_tcp import l4_choice, relay, relay_opaque
@@ -98,6 +98,9 @@ class _Detection:
     def expire(self, now_s: float) -> None:
         if self._server is not None:
             self._server.expire(now_s)
+
+    def course(self) -> Course:
+        return Course(self._destination.service, "", self._upstream, self._server)
 
     def drain(self, patient: bool) -> None: ...
 

@@ -153,6 +153,15 @@ class Exchange:
         self._answer(504 if by_server else 408, "SI", explanation)
 
     @property
+    def route(self) -> str:
+        """Of the rule that it follows; "" inbound, and where no object says more than the Service."""
+        destination = self._destination
+        if destination.service_port is None:
+            return ""
+        named = zip(destination.rules, destination.service_port.rules, strict=True)
+        return next((rule.name for state, rule in named if state is self._rule), "")
+
+    @property
     def answered(self) -> bool:
         """The response has begun: no other answer is possible."""
         return self._left != _HEAD

@@ -7,7 +7,7 @@ is off that path. Bodies go on as they come, in both directions, and wait when t
 import time
 from typing import Final
 
-from proxy.datapath.client import ClientConnection
+from proxy.datapath.client import ClientConnection, Course
 from proxy.datapath.destinations import Destination
 from proxy.datapath.exchange import Exchange
 from proxy.datapath.forward_tcp import relay, relay_opaque
@@ -132,6 +132,12 @@ class HttpConnection:
             self._moved_bytes = moved_bytes
         elif now_s - self._since_s > STALL_TIMEOUT_S:
             exchange.give_up(f"no byte of the request's or the response's body moved for {STALL_TIMEOUT_S:.0f} s")
+
+    def course(self) -> Course:
+        exchange = self._exchange
+        if exchange is None:
+            return Course(self._destination.service)
+        return Course(self._destination.service, exchange.route, exchange.upstream, exchange.stream)
 
     def drain(self, patient: bool) -> None:
         """Idle: closed now, or if `patient` after one more request. Busy: the answer under way is the last, and says

@@ -6,7 +6,7 @@ is over when both have ended. A reset of one side resets the other.
 
 from typing import Final
 
-from proxy.datapath.client import ClientConnection
+from proxy.datapath.client import ClientConnection, Course
 from proxy.datapath.destinations import Destination
 from proxy.datapath.stream import Stream
 from proxy.datapath.upstream import Upstream
@@ -131,6 +131,9 @@ class Relay:
             self._report()
         elif now_s - self._since_s > IDLE_TIMEOUT_S:
             self._close(reset=False)
+
+    def course(self) -> Course:
+        return Course(self._upstream.service, "", self._upstream, self._server)
 
     def drain(self, patient: bool) -> None: ...
 

@@ -6,7 +6,7 @@ Closing a socket with unread data sends RST, and RST makes the peer's kernel thr
 
 from typing import Final
 
-from proxy.datapath.client import ClientConnection
+from proxy.datapath.client import NO_COURSE, ClientConnection, Course
 from proxy.datapath.stream import Stream
 
 LINGER_S: Final = 5.0
@@ -55,6 +55,9 @@ class _Lingering:
     @property
     def protocol(self) -> str:
         return "" if self._ended else "http"
+
+    def course(self) -> Course:
+        return NO_COURSE
 
     def drain(self, patient: bool) -> None: ...
 

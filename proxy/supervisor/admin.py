@@ -1,12 +1,13 @@
 """What the proxy answers over HTTP: metrics, readiness, and an operator's questions on its admin socket."""
 
+import asyncio
 import errno
 import json
 import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +16,14 @@ from aiohttp import web
 
 from proxy.errors import CannotStart
 from proxy.exposition import CONTENT_TYPE
+from proxy.supervisor.connections import Connections, wish_of
 from proxy.supervisor.cuts import Cuts, encode
 
 _SHUTDOWN_S: Final = 1.0
 """Time that requests in progress get when the proxy ends: longer than a scrape takes."""
 
+_ANSWER_S: Final = 30.0
+"""For an answer of any length to be read."""
 
 _Routes = dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]
 
@@ -34,6 +38,7 @@ class Questions:
     pods: Callable[[], list[dict[str, Any]]]
     drain: Callable[[], Awaitable[None]]
     cuts: Cuts
+    connections: Connections
 
 
 class AdminServers:
@@ -52,7 +57,13 @@ class AdminServers:
         """Raises CannotStart when a port or the admin socket is in use; what was opened is closed by `close`."""
         # First: whoever is told of another proxy must not read of a port.
         runner = await self._runner(
-            {"/policy": self._policy, "/pods": self._pods, "/metrics": self._metrics, "/cuts": self._cuts},
+            {
+                "/policy": self._policy,
+                "/pods": self._pods,
+                "/metrics": self._metrics,
+                "/cuts": self._cuts,
+                "/connections": self._connections,
+            },
             {"/drain": self._drain},
         )
         admin = _listen_unix(admin_socket)
@@ -132,6 +143,25 @@ class AdminServers:
             while (cut := await told.get()) is not None:
                 await answer.write(encode(cut))
         await answer.write_eof()
+        return answer
+
+    async def _connections(self, request: web.Request) -> web.StreamResponse:
+        try:
+            wish = wish_of(dict(request.query))
+        except ValueError as error:
+            return web.Response(status=400, text=f"{error}\n")
+        answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await answer.prepare(request)
+                async with aclosing(self._questions.connections.lines(wish)) as lines:
+                    async for some in lines:
+                        await answer.write(some)
+                await answer.write_eof()
+        except TimeoutError:
+            # Who does not read holds back everybody else's question.
+            if request.transport is not None:
+                request.transport.abort()
         return answer
 
     async def _metrics(self, _: web.Request) -> web.Response:

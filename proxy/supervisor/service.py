@@ -18,6 +18,7 @@ from proxy.model.workload import UNKNOWN
 from proxy.settings import ProxySettings
 from proxy.supervisor.admin import AdminServers, Questions
 from proxy.supervisor.answers import pending_answer, rejection_answer, served_answer
+from proxy.supervisor.connections import Connections
 from proxy.supervisor.cuts import Cut, Cuts
 from proxy.supervisor.former import FormerProxy
 from proxy.supervisor.node_policy import NodePolicy
@@ -31,7 +32,9 @@ from proxy.supervisor.workers import WORKER_COMMAND, Worker, raise_descriptor_li
 from proxy.telemetry.series import TelemetryDelta
 from proxy.workerlink import (
     AskLease,
+    ConnectionsTold,
     FromWorker,
+    LivingConnections,
     PodForgotten,
     PodServed,
     PolicyInForce,
@@ -60,18 +63,23 @@ async def _run(settings: ProxySettings) -> None:
 
 
 async def serve_until_told(supervisor: "Supervisor") -> None:
-    """Until SIGTERM or SIGINT. Raises as Supervisor.serve."""
-    stop = asyncio.Event()
+    """Until SIGTERM or SIGINT, or until another proxy took over. Raises as Supervisor.serve."""
+    stop, told = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_stop_signal, stop, supervisor)
+        loop.add_signal_handler(number, _on_stop_signal, stop, told, supervisor)
     await supervisor.serve(stop)
+    if supervisor.stays:
+        _log.info("replaced; nothing is left to do until somebody ends this")
+        await told.wait()
 
 
-def _on_stop_signal(stop: asyncio.Event, supervisor: "Supervisor") -> None:
-    if stop.is_set():
+def _on_stop_signal(stop: asyncio.Event, told: asyncio.Event, supervisor: "Supervisor") -> None:
+    # `stop` does not count: whoever replaces a proxy ends it as well, and its connections have their time all the same.
+    if told.is_set():
         _log.warning("asked again: ending without waiting for connections")
         supervisor.kill_workers()
+    told.set()
     stop.set()
 
 
@@ -87,6 +95,7 @@ class Supervisor:
         surroundings: Surroundings | None = None,
     ) -> None:
         self._settings = settings
+        self._replaced = False
         self.surroundings = surroundings = surroundings or WithAgent(settings.run_dir)
         command = (*worker_command, *surroundings.worker_options)
         self.workers = [
@@ -94,6 +103,7 @@ class Supervisor:
             for index in range(settings.workers)
         ]
         self._cuts = Cuts(self._count_cut)
+        self.connections = Connections(lambda: self.workers)
         self.pods = Pods(
             surroundings.entry,
             lambda: self.workers,
@@ -128,6 +138,7 @@ class Supervisor:
                 self._pods_answer,
                 self._hand_over,
                 self._cuts,
+                self.connections,
             )
         )
 
@@ -212,9 +223,15 @@ class Supervisor:
         _log.info("took over; the former proxy ends by itself")
         self.readiness.note()
 
+    @property
+    def stays(self) -> bool:
+        """It was replaced, and whoever started it would start it again."""
+        return self._replaced and self._settings.stays_when_replaced
+
     async def _hand_over(self) -> None:
         """POST /drain: returns when nothing is accepted here any more."""
         _log.info("another proxy takes over")
+        self._replaced = True
         self._cuts.hand_over()
         self._stop.set()
         await self._accepts_no_more.wait()
@@ -232,6 +249,7 @@ class Supervisor:
     def _worker_ended(self, worker: Worker) -> None:
         self.policy.feed.ended(worker)
         self.pods.worker_ended(worker.index)
+        self.connections.worker_ended(worker.index)
         self.readiness.note()
 
     def _worker_said(self, worker: Worker, message: FromWorker) -> None:
@@ -250,6 +268,8 @@ class Supervisor:
                     worker.usable = True
                     self.pods.settle()
                 self.readiness.note()
+            case LivingConnections() | ConnectionsTold():
+                self.connections.note(worker.index, message)
             case ProofSeen():
                 self.surroundings.note_proof(message)
             case TelemetryReport(request_id, delta):

@@ -4,7 +4,7 @@ Modes (last argument): `plain`; `deaf` never answers ServePod; `mortal` ends whe
 which the file beside its mode (MORTAL_FILE) remembers; `stubborn` ignores Stop; `draining` has connections of each pod
 that leaves, to the end of its drain; `absorbed` does not say that any policy after the first is in force;
 `holding` counts HELD connections of each pod that it serves, and has to cut as many when it is told to stop, which is
-when something is written to the fifo beside its mode (`holding:FIFO`).
+when something is written to the fifo beside its mode (`holding:FIFO`); `secretive` does not answer ReportConnections.
 
 A connection on a pod's listener is answered, once a policy is in force, with `worker PID generation G` and reported as
 a proof with nonce 32 × "a".
@@ -19,13 +19,17 @@ import sys
 from pathlib import Path
 
 from proxy.link import Link, LinkClosed, close_descriptors
+from proxy.model.address import SocketAddress
 from proxy.model.direction import Direction
+from proxy.model.living import LivingConnection
 from proxy.telemetry.open_counts import OpenCounts
 from proxy.telemetry.series import CounterKey, TelemetryDelta
 from proxy.workerlink import (
+    ConnectionsTold,
     CutConnection,
     ForgetPod,
     ListenerKind,
+    LivingConnections,
     Ping,
     PodForgotten,
     PodServed,
@@ -34,6 +38,7 @@ from proxy.workerlink import (
     Pong,
     ProofSeen,
     ReleasePod,
+    ReportConnections,
     ReportTelemetry,
     ServePod,
     ShareCounts,
@@ -44,6 +49,24 @@ from proxy.workerlink import (
 
 NONCE = "a" * 32
 HELD = 3
+TOLD = 3
+"""Connections that it tells of, all alike."""
+
+CONNECTION = LivingConnection(
+    pod="uid-1",
+    netns_cookie=4711,
+    direction="outbound",
+    protocol="http",
+    client=SocketAddress("fd77::2", 40000),
+    listener=SocketAddress("::1", 15001),
+    original=SocketAddress("fd96::10", 80),
+    upstream_from=SocketAddress("fd77::2", 50000),
+    upstream=SocketAddress("fd77::3", 8080),
+    service="web.shop.svc.cluster.local",
+    route="shop/web\x1b[31m",
+    workload="shop/web-1",
+    age_s=1.23456,
+)
 
 
 class FakeWorker:
@@ -93,6 +116,8 @@ class FakeWorker:
             case ReportTelemetry(request_id):
                 key = CounterKey("headgate_fake_reports", (), ())
                 self.link.send(TelemetryReport(request_id, TelemetryDelta(counters=((key, 1),))))
+            case ReportConnections() if self.mode != "secretive":
+                self.tell_connections(message)
             case Stop() if self.mode.startswith("holding:"):
                 self.cut_all()
             case Stop():
@@ -116,6 +141,13 @@ class FakeWorker:
         if self.mode.startswith("holding"):
             self.counts.cell(message.count_slot)[0] = HELD
         self.link.send(PodServed(message.pod.uid, message.sequence))
+
+    def tell_connections(self, asked: ReportConnections) -> None:
+        known = asked.uid in (None, CONNECTION.pod) and asked.netns_cookie in (None, CONNECTION.netns_cookie)
+        number = TOLD if known else 0
+        for _ in range(min(asked.most, number)):
+            self.link.send(LivingConnections(asked.request_id, (CONNECTION,)))
+        self.link.send(ConnectionsTold(asked.request_id, max(0, number - asked.most)))
 
     def cut_all(self) -> None:
         """In the end the one who writes to the fifo says when."""
