@@ -18,6 +18,7 @@ _VERBS: Final = {
     "cni": ("agent.cli.cni:cni", "Our plugin in the node's CNI configuration."),
     "conn": ("agent.cli.conn:conn", "Who talks to whom, through which listener; what goes direct, and why."),
     "demo": ("agent.cli.demo:demo", "The main job on a throw-away node, then nothing left of it."),
+    "doctor": ("agent.cli.doctor:doctor", "What is wrong with this node: each with why, and what to do."),
     "events": ("agent.cli.events:events", "What happened to the node's pods."),
     "init": ("agent.cli.init:init", "Install the redirect rules in a pod, then exit."),
     "install": ("agent.cli.install:install", "Print the manifests of agent and proxy, for kubectl apply -f -."),
@@ -26,6 +27,7 @@ _VERBS: Final = {
     "proxy": ("proxy.cli:proxy", "Run the per-node proxy."),
     "rules": ("agent.cli.rules:rules", "Redirect rules: show, plan, diff, explain, trace, verify, clean."),
     "uninstall": ("agent.cli.install:uninstall", "Print what takes headgate out of a cluster, in two steps."),
+    "why": ("agent.cli.why:why", "Why a pod is not in the mesh, and the remedy."),
 }
 
 

@@ -4,12 +4,15 @@ The same under load: tests/netns/faults/test_conntrack_full.py."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from click.testing import CliRunner
 
+from agent.cli import main
 from agent.kernel import conntrack
 from agent.lab.node import Lab
 from agent.lab.spec import LabSpec, PodSpec
@@ -46,6 +49,7 @@ def test_b40_full_conntrack_table_fails_new_connections_closed_and_says_why(lab:
         (event,) = [e for e in lab.agent_get("/events")["items"] if e["reason"] == "ConntrackTableFull"]
         assert "raise net.netfilter.nf_conntrack_max" in event["message"]
         steered.says()  # who has an entry keeps it
+        assert _doctor(lab) == (1, "serious", "pod default/client")
 
         full.make_room()
         lab.wait_proved("client")
@@ -61,3 +65,11 @@ def _metric(lab: Lab) -> str:
     page = lab.node.run(["curl", "-sf", "http://127.0.0.1:15014/metrics"]).stdout
     found = re.search(r'^headgate_conntrack_full\{namespace="default",pod="client"\} (\S+)$', page, re.MULTILINE)
     return found[1] if found else ""
+
+
+def _doctor(lab: Lab) -> tuple[int, str, str]:
+    """Exit status, severity and place of the one finding about conntrack."""
+    words = ["doctor", "--run-dir", str(lab.run_directory), "--only", "conntrack", "-o", "json"]
+    done = CliRunner().invoke(main, words)
+    (finding,) = json.loads(done.stdout)["findings"]
+    return done.exit_code, finding["severity"], finding["where"]
