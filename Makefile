@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin:/usr/local/go/bin
 
 .NOTPARALLEL:
-.PHONY: help setup setup-test setup-bench demo test check bench profile reliability golden clean lock zds
+.PHONY: help setup setup-test setup-bench demo test test-nightly check bench profile reliability golden stories clean lock zds manifests
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -30,9 +30,12 @@ check: setup ## format, lint, types, who may import whom
 	.venv/bin/lint-imports
 
 # Quick ones first; TESTS= and PYTEST= narrow it: make test TESTS=tests/unit PYTEST='-k zds'
-TESTS ?= tests/unit tests/property tests/golden tests/netns tests/e2e
+TESTS ?= tests/unit tests/property tests/golden tests/kube tests/netns tests/e2e
 test: setup-test check ## check, then all tests: values, real kernel, real peers (root)
 	$(PYTHON) -m pytest $(PYTEST) $(TESTS)
+
+test-nightly: setup-test ## 10,000 random rulesets and packets: explained, sent, compared; tally in build/: PAIRS= (root)
+	$(PYTHON) -m tests.netns.explain.tally $(or $(PAIRS),10000)
 
 bench: setup-bench ## requests/s, latency, CPU beside the peers: ROUNDS= SECONDS_EACH= SECONDS= ROWS=
 	$(PYTHON) -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS_EACH),--seconds-each $(SECONDS_EACH)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ROWS),--rows "$(ROWS)")
@@ -46,10 +49,16 @@ reliability: setup-test ## every fault under load, 100,000 requests an upgrade; 
 	$(PYTHON) -m tests.netns.faults.report
 
 golden: setup ## write the golden files anew (read the diff before you commit it)
-	REFRESH_GOLDEN=1 $(PYTHON) -m pytest -q tests/golden tests/netns/rules/test_show.py
+	REFRESH_GOLDEN=1 $(PYTHON) -m pytest -q tests/golden tests/netns/rules/test_show.py tests/netns/rules/test_explain.py
+
+stories: setup-test ## make the ten stories of docs/debugging.md happen and record the page anew (root)
+	$(PYTHON) -m tests.stories.page
 
 zds: setup ## generate the ZDS module from proxy/api/zds.proto
 	$(PYTHON) -m grpc_tools.protoc -I proxy/api --python_out=proxy/api --pyi_out=proxy/api zds.proto
+
+manifests: setup ## render daemonset/ into agent/manifests, which `headgate install` prints
+	$(PYTHON) tools/render_manifests.py
 
 lock: setup ## resolve requirements/*.in anew, with hashes
 	rm -rf build/uv && $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet uv

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tests.bench import (
+    cni_add,
     exclusions,
+    explain,
     footprint,
     idle_connections,
     many_connections,
@@ -25,6 +27,8 @@ ALONE: Final[dict[str, Callable[[Plan, Say], tuple[Fact, ...]]]] = {
     "idle-connections": lambda _, say: idle_connections.measure(say),
     "slow-reader": lambda _, say: slow_reader.measure(say),
     "exclusions-500": lambda _, say: exclusions.measure(say),
+    "explain": lambda _, say: explain.measure(say),
+    "cni-add": lambda _, say: cni_add.measure(say),
     "policy-updates": lambda _, say: policy_updates.measure(say),
 }
 

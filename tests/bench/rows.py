@@ -148,6 +148,8 @@ EXTRAS: Final = (
     "slow-reader",
     "policy-updates",
     "exclusions-500",
+    "explain",
+    "cni-add",
 )
 """Beside the rows, each measured in labs of its own (extras.py): figures that no load of two seconds shows."""
 
