@@ -104,7 +104,7 @@ class Runtime:
         process.wait()
         self._hang_up()
 
-    def run(self, name: str, uid: str, *, attempt: int = 0, timeout_s: float = 20) -> Sandbox:
+    def run(self, name: str, uid: str, *, attempt: int = 0, timeout_s: float = 60) -> Sandbox:
         """RunPodSandbox, as a kubelet asks for it. Raises grpc.RpcError."""
         asked = self._messages.RunPodSandboxRequest(config=self._config(name, uid, attempt))
         made = self._stub().RunPodSandbox(asked, timeout=timeout_s).pod_sandbox_id

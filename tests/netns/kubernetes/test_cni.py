@@ -205,27 +205,27 @@ def test_the_agent_chains_its_plugin_once_it_answers_and_the_verb_takes_it_out_a
     assert json.loads(path.read_text()) == json.loads(before)
 
 
-def test_an_agent_that_restarts_before_a_process_runs_in_the_pod_knows_it_still(
+def test_an_agent_that_restarts_before_a_process_runs_in_the_pod_keeps_it_closed_and_finds_it_by_that_process(
     cluster: Cluster, plugin: Plugin
 ) -> None:
-    """cri-o without infra containers: there is none until the image is there. Else the proxy would let go of the pod,
-    and its rules lead to nobody."""
+    """cri-o without infra containers: there is none until the image is there. Nothing is kept in a file."""
     client, server = cluster.lab.pod("client"), cluster.lab.pod("server")
     cluster.running()
     uid = cluster.apply(client, ENABLED, status=False)
     assert run(plugin, "ADD", client, uid).status == 0
     held = kernel.without_handles(kernel.rules(client.netns))
-    with Echo(server), Talk(client, address(server, 4)) as steered:
-        steered.says()
-        cluster.lab.kill_agent()
-        cluster.running()
-        cluster.lab.wait_proved("client")
-        assert run(plugin, "CHECK", client, uid) == Said(0, "")
-        assert kernel.without_handles(kernel.rules(client.netns)) == held
-        steered.says(20)
-        with Talk(client, address(server, 4)) as new:
-            new.says()
-            assert new.steered_to() == OUT
+    cluster.lab.kill_agent()
+    cluster.running()
+    assert kernel.without_handles(kernel.rules(client.netns)) == held, "nothing goes past the mesh meanwhile"
+    cluster.run_in(client, uid, 70)
+    cluster.apply(client, ENABLED)
+    cluster.lab.wait_proved("client")
+    assert run(plugin, "CHECK", client, uid) == Said(0, "")
+    assert kernel.without_handles(kernel.rules(client.netns)) == held
+    with Echo(server), Talk(client, address(server, 4)) as new:
+        new.says()
+        assert new.steered_to() == OUT
+    cluster.proc.end(70)
     assert run(plugin, "DEL", client, uid) == Said(0, "")
     assert "headgate" not in kernel.rules(client.netns)
 
