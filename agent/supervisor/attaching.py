@@ -67,6 +67,9 @@ class Attaching:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def gone(self, life: Life, *, replaced: bool) -> None:
+        self.told(life)
+
     async def add(self, attachment: Attachment) -> None:
         by_s = asyncio.get_running_loop().time() + STEERED_S
         pod = await self._known(attachment, by_s)

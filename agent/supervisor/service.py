@@ -40,6 +40,7 @@ from agent.supervisor.attaching import Attaching
 from agent.supervisor.drift_rounds import Comparing, DriftRounds, NftComparing
 from agent.supervisor.drift_watch import DriftWatch
 from agent.supervisor.effects import Effects, Rules, answer
+from agent.supervisor.followers import Followers
 from agent.supervisor.inside_iptables import IptablesComparing, IptablesRules
 from agent.supervisor.registry import Registry
 from agent.supervisor.reports import PodReports
@@ -170,6 +171,7 @@ class _Agent:
         stack.callback(self._effects.close)
         self._registry = Registry(settings.life, self._effects, self._metrics, self._forget, self._told)
         self._attaching = self._attaching_to(self._sources.pods)
+        self._followers = Followers(tuple(one for one in (self._attaching,) if one is not None))
         self._chain = _chain_of(settings)
         self._admin = Admin(
             settings,
@@ -284,13 +286,11 @@ class _Agent:
 
     def _told(self, life: Life) -> None:
         self._reports.changed(life)
-        if self._attaching is not None:
-            self._attaching.told(life)
+        self._followers.told(life)
 
     def _forget(self, life: Life, *, replaced: bool) -> None:
         self._effects.forget(life, replaced=replaced)
-        if self._attaching is not None:
-            self._attaching.told(life)
+        self._followers.gone(life, replaced=replaced)
 
     def _answered(self, uid: str, result: AddResult) -> None:
         self._registry.post(uid, answer(result))
