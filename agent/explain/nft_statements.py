@@ -11,7 +11,7 @@ from typing import Final
 from agent.explain import nft_symbols as symbols
 from agent.explain.nft_expressions import expression, field_of, key, kinds_of
 from agent.explain.nft_sets import Sets, verdicts
-from agent.explain.nft_tests import BEFORE, CACHED, IPV4_ONLY, IPV6_ONLY, TCP_ONLY, TESTS, Reader, left_open
+from agent.explain.nft_tests import BEFORE, CACHED, IPV4_ONLY, IPV6_ONLY, TCP_ONLY, TESTS, Reader, implied_by, left_open
 from agent.explain.nft_text import Json, text_of
 from agent.explain.nft_translations import TRANSLATIONS
 from agent.explain.nft_values import KINDS, MALFORMED, NUMBER, Kind, Unreadable, opaque
@@ -174,15 +174,19 @@ def statements(said: Json, sets: Sets) -> tuple[Statement, ...]:
     return tuple(found)
 
 
-_IMPLYING: Final = frozenset({"reject", "dnat", "snat", "tproxy"})
+_IMPLYING: Final = frozenset({"reject", "dnat", "snat", "tproxy", "mangle"})
 _OF_FAMILY: Final = {"ip": IPV4_ONLY, "ip6": IPV6_ONLY}
 _OF_REJECT: Final = {"tcp reset": TCP_ONLY, "icmp": IPV4_ONLY, "icmpv6": IPV6_ONLY}
 
 
 def _implied(word: str, said: Json, family: str) -> tuple[Statement, ...]:
     """What such a statement goes on for: nft puts the test before a reject and lists it no more (src/evaluate.c:
-    stmt_evaluate_reject; netlink_delinearize.c: stmt_reject_postprocess); for a packet of another family a translation
-    does nothing (nft_nat.c: nft_nat_inet_eval), and tproxy breaks off (nft_tproxy.c)."""
+    stmt_evaluate_reject; netlink_delinearize.c: stmt_reject_postprocess), and so before a header's field is written;
+    for a packet of another family a translation does nothing (nft_nat.c: nft_nat_inet_eval), and tproxy breaks off
+    (nft_tproxy.c)."""
+    if word == "mangle":
+        of = implied_by(said["key"]) if "payload" in said.get("key", ()) else ()
+        return of if family == "inet" or of not in _OF_FAMILY.values() else ()
     if word == "reject":
         of = _OF_REJECT.get(said.get("type"), ())
         return of if family == "inet" or of is TCP_ONLY else ()

@@ -130,15 +130,16 @@ def left_open(raw: Json, why: str) -> tuple[Statement, ...]:
     """A test that cannot be read; what its header implies is asked all the same: another protocol's packet misses."""
     said = raw.get("match")
     left = said.get("left") if type(said) is dict else None
-    return (*_implied(left), Perhaps(opaque(raw, why)))
+    return (*implied_by(left), Perhaps(opaque(raw, why)))
 
 
-def _implied(left: Json) -> tuple[Match, ...]:
+def implied_by(left: Json) -> tuple[Match, ...]:
+    """What is asked first, unsaid, where that field is read or written."""
     if type(left) is not dict:
         return ()
     for source, said in left.items():
         if source == "&" and type(said) is list:
-            return _implied(said[0]) if said else ()
+            return implied_by(said[0]) if said else ()
         protocol = said.get("protocol") if source == "payload" and type(said) is dict else source
         return _IMPLIED_BY.get(protocol, ()) if type(protocol) is str else ()
     return ()

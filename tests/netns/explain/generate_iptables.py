@@ -43,7 +43,7 @@ class IptablesText:
         return "\n".join((*lines, "COMMIT"))
 
     def _catching(self, hook: str) -> str:
-        who = self.rng.choice(("", "-m owner ! --uid-owner 1337 ", "-m mark ! --mark 0x539/0xfff "))
+        who = self.rng.choice(("", "", "-m owner ! --uid-owner 1337 ", "-m mark ! --mark 0x539/0xfff "))
         return f"-p tcp {who if hook == 'OUTPUT' else ''}-j REDIRECT --to-ports {self.rng.choice((15001, 15006))}"
 
     def _rule(self, table: str, hook: str, jumps: list[str]) -> str:
@@ -181,11 +181,11 @@ class IptablesText:
         to = rng.choice(everyone(self.version))
         host = to if self.version == 4 else f"[{to}]"
         if hook in ("PREROUTING", "OUTPUT"):
-            drawn = [("-j RETURN", 7), ("-j ACCEPT", 5), ("-j REDIRECT", 3), (f"-j DNAT --to-destination {to}", 6)]
+            drawn = [("-j RETURN", 6), ("-j ACCEPT", 4), ("-j REDIRECT", 3), (f"-j DNAT --to-destination {to}", 4)]
             if ported:
                 drawn += [
                     (f"-j REDIRECT --to-ports {rng.choice((15001, 15006, 15053))}", 60),
-                    (f"-j DNAT --to-destination {host}:8080", 10), ("-j DNAT --to-destination :15001", 4),
+                    (f"-j DNAT --to-destination {host}:8080", 6), ("-j DNAT --to-destination :15001", 4),
                 ]  # fmt: skip
         elif hook == "POSTROUTING":
             drawn = [("-j MASQUERADE", 12), ("-j RETURN", 6), ("-j ACCEPT", 6)]

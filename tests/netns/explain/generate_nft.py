@@ -90,7 +90,7 @@ class NftTable:
 
     def _catching(self, hook: str) -> str:
         """What a mesh does: nearly all of TCP."""
-        who = self.rng.choice(("", "meta skuid != 1337 ", "meta mark != 0x539 ")) if hook == "output" else ""
+        who = self.rng.choice(("", "", "meta skuid != 1337 ", "meta mark != 0x539 ")) if hook == "output" else ""
         to = self.rng.choice(("redirect to :15001", "redirect to :15006", "redirect to :tcp dport map @away"))
         return f"{who}meta l4proto tcp {to}"
 
@@ -102,7 +102,7 @@ class NftTable:
             parts = [rng.choice(_MATCHES)(self, hook) for _ in range(several)]
             ending = self._ending(kind, hook, raw, " ".join(parts))
             rule = " ".join((*parts, *(["counter"] if rng.random() < 0.2 else []), ending))
-            if not _contradicts(rule) and not ((several > 1 or "reject" in rule) and _HIDDEN.search(rule)):
+            if not _contradicts(rule):
                 return rule
 
     # ── What a rule does ───────────────────────────────────────────────────────────────────────────────────────────
@@ -171,7 +171,7 @@ class NftTable:
     def _led_away(self, before: str) -> str:
         rng = self.rng
         ports = "" if "dport" in before or "l4proto tcp" in before else "meta l4proto tcp "
-        drawn = [f"{ports}redirect to :{rng.choice((15001, 15006))}"] * 4
+        drawn = [f"{ports}redirect to :{rng.choice((15001, 15006))}"] * 12
         drawn += [f"{ports}redirect to :tcp dport map @away", "meta l4proto { tcp, udp } redirect to :15001"]
         if not ports or rng.random() < 0.3:
             drawn.append("redirect" if "dport" in before else "meta l4proto tcp redirect")
@@ -235,6 +235,7 @@ class NftTable:
                 f"{word} {port}", f"{word} {port}", f"{word} != {port}", f"{word} {{ 80, 443, 3000-9999 }}",
                 f"{word} {{ {', '.join(self._some(PORTS))} }}", f"{word} != {{ {', '.join(self._some(PORTS))} }}",
                 f"{word} 1-{port}", f"{word} != 1-{port}", f"{word} < {port}", f"{word} >= {port}", f"{word} @ports",
+                f"{word} <= {port}",
             )
         )  # fmt: skip
 
@@ -276,7 +277,11 @@ class NftTable:
             "ct state untracked", "ct zone != 0", *("meta l4proto tcp ct original proto-src > 1000",) * 3,
         ]  # fmt: skip
         if 4 in self.versions:
-            drawn += [f"ct original ip daddr {rng.choice(everyone(4))}", "ct original ip saddr 10.0.0.0/8"]
+            drawn += [
+                f"ct original ip daddr {rng.choice(everyone(4))}",
+                "ct original ip saddr 10.0.0.0/8",
+                "ct original ip saddr != 10.9.0.0/16",
+            ]
         if 6 in self.versions:
             drawn += [f"ct original ip6 daddr {rng.choice(everyone(6))}", *("ct original ip6 saddr fd00::/8",) * 3]
         return rng.choice(drawn)
@@ -292,6 +297,15 @@ class NftTable:
             drawn += ["meta nfproto ipv4", "meta nfproto ipv6", "meta nfproto != ipv4"]
         return self.rng.choice(drawn)
 
+    def untold(self, hook: str) -> str:
+        """What nobody says of a packet: both ways are followed."""
+        drawn = ["meta length < 100", "meta pkttype host", "meta pkttype != host", "meta cgroup != 1"]
+        if 4 in self.versions:
+            drawn += ["ip ttl > 1", "ip ttl < 65", "ip dscp cs1", "ip dscp != cs0"]
+        if 6 in self.versions:
+            drawn += ["ip6 hoplimit > 1"] * 3
+        return self.rng.choice(drawn)
+
     def fib(self, hook: str) -> str:
         drawn = ["fib daddr type local", "fib daddr type != local", "fib saddr type local", "fib saddr type unicast",
                  "fib daddr type { local, broadcast }"]  # fmt: skip
@@ -304,10 +318,9 @@ class NftTable:
             ]
         if hook == "prerouting":
             drawn += [
-                "fib saddr . iif oif exists",
-                "fib saddr . iif oif exists",
+                *("fib saddr . iif oif exists",) * 3,
                 "fib saddr . iif oif missing",
-                *("fib saddr . mark . iif oif missing",) * 4,
+                *("fib saddr . mark . iif oif missing",) * 5,
             ]
         return self.rng.choice(drawn)
 
@@ -316,10 +329,6 @@ class NftTable:
             return self.port(hook)
         return self.rng.choice(("socket transparent 1", "socket transparent 0", "socket mark 0x0", "socket wildcard 1",
                                 "socket wildcard 0"))  # fmt: skip
-
-
-_HIDDEN: Final = re.compile(r"ct (l3proto|protocol)|nfproto.*reject")
-"""What nft 1.0.6 leaves out when it lists a rule that reads a header, or rejects, behind it: nobody can read that."""
 
 
 def _contradicts(rule: str) -> bool:
@@ -339,7 +348,7 @@ def _apart(rng: Random, version: int) -> list[str]:
 
 
 _LAYERS: Final = (
-    ((4, re.compile(r"\bip (saddr|daddr|protocol|frag-off|dscp)|\bicmp |nfproto ipv4|icmp type|dnat ip |snat ip ")),
+    ((4, re.compile(r"\bip (saddr|daddr|protocol|frag-off|dscp|ttl)|\bicmp |nfproto ipv4|icmp type|dnat ip |snat ip ")),
      (6, re.compile(r"\bip6 |icmpv6|nfproto ipv6|dnat ip6|snat ip6"))),
     ((1, re.compile(r"\btcp [dsf]|l4proto tcp|protocol tcp|nexthdr tcp")),
      (2, re.compile(r"\budp [ds]|l4proto udp|protocol udp")), (3, re.compile(r"\bsctp [ds]|l4proto sctp")),
@@ -349,5 +358,5 @@ _LAYERS: Final = (
 _MATCHES: Final[tuple[Callable[[NftTable, str], str], ...]] = (
     *(NftTable.address,) * 4, *(NftTable.port,) * 6, *(NftTable.owner,) * 2, *(NftTable.mark,) * 2, NftTable.flags,
     *(NftTable.interface,) * 2, *(NftTable.connection,) * 3, *(NftTable.protocol,) * 4, *(NftTable.fib,) * 2,
-    *(NftTable.socket,) * 2,
+    *(NftTable.socket,) * 2, *(NftTable.untold,) * 2,
 )  # fmt: skip

@@ -50,7 +50,7 @@ def everyone(version: int) -> tuple[str, ...]:
 def packet(rng: Random, *, established: bool = True) -> Packet:
     """`established`: whether packets of established connections are drawn, too."""
     version = 4 if rng.random() < 0.6 else 6
-    protocol = rng.choices((TCP, UDP, ICMP if version == 4 else ICMP6, SCTP), (82, 11, 4, 3))[0]
+    protocol = rng.choices((TCP, UDP, ICMP if version == 4 else ICMP6, SCTP), (88, 7, 3, 2))[0]
     port = rng.choice(PORTS) if protocol in (TCP, UDP, SCTP) else None
     state, flags = ConntrackState.NEW, SYN
     if protocol == TCP:

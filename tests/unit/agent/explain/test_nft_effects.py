@@ -167,7 +167,7 @@ CHANGES: dict[str, tuple[Statement, ...]] = {
     "notrack": (Notrack(),),
     "ct original zone set 1": (Set(Field.CT_ZONE, Constant(1)),),
     "ct reply zone set 1": (NoEffect("ct reply zone set 1"),),
-    "ip dscp set cs1": (Set(Field.IP_DSCP, Constant(8)),),
+    "ip dscp set cs1": (IPV4, Set(Field.IP_DSCP, Constant(8))),
     "ip daddr set 1.2.3.4": (Set(Field.IP_DESTINATION, Constant(ip("1.2.3.4"))),),
     "@nh,128,32 set 0x01020304": (Set(Field.IP_DESTINATION, Constant(ip("1.2.3.4"))),),
     "meta priority set 1:2": (NoEffect("meta priority set 1:2"),),
