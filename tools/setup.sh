@@ -1,6 +1,6 @@
 #!/bin/bash
 # One idempotent step for demo, tests and bench: Debian packages that are missing, then the venv from the hashed lock.
-# usage: tools/setup.sh [test] [bench]     each word adds that purpose's packages to what the demo needs
+# usage: tools/setup.sh [test] [bench] [apiserver] [image]     each word adds that purpose's packages to what the demo needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C.UTF-8 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/go/bin"
@@ -16,7 +16,9 @@ for purpose in "$@"; do
                          containerd:containerd runc:runc)
               packages+=(libc6-dev containernetworking-plugins busybox-static) ;;
         bench) commands+=(haproxy:haproxy wrk:wrk taskset:util-linux) ;;
-        *) echo "setup: unknown purpose '$purpose'; known: test bench" >&2; exit 2 ;;
+        apiserver) commands+=(etcd:etcd-server etcdctl:etcd-client) ;;
+        image) commands+=(mmdebstrap:mmdebstrap buildah:buildah) ;;
+        *) echo "setup: unknown purpose '$purpose'; known: test bench apiserver image" >&2; exit 2 ;;
     esac
 done
 

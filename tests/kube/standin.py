@@ -1,28 +1,45 @@
 """An API server to test against, over real HTTP: what kubernetes.io/docs says under "API concepts", and no more.
 
-List with pages, resourceVersion and its match, watch with bookmarks, 410 Gone, discovery, create, replace, delete; and
-the faults of an API server's life, switched on by a test.
+Reading, writing, admission and permissions have modules of their own beside this one; here is what binds them, and the
+faults of an API server's life, switched on by a test. tests/apiserver holds it against a real kube-apiserver.
 """
 
 import asyncio
-import base64
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
-from tests.kube.store import Body, Conflict, Kept, Store
+from tests.kube import discovery, permissions
+from tests.kube.admission import Admission, Operation
+from tests.kube.asked import Asked, asked_for
+from tests.kube.crds import Crds
+from tests.kube.patching import JSON, MERGE, STRATEGIC, patched
+from tests.kube.permissions import User, permitted
+from tests.kube.reading import Signals, Wish, first_lines, line, list_body, listed, streamed
+from tests.kube.refusals import Refused, bad_request, no_such_path, not_supported, unsupported_media
+from tests.kube.store import Body, Kept, Store
+from tests.kube.traffic import Traffic
+from tests.kube.users import Users
+from tests.kube.writing import SUCCESS, DeleteOptions, Writing, deleted
+
+_BODY_LIMIT: Final = 3 << 20
+"""apiserver/pkg/server/config.go: MaxRequestBodyBytes."""
+
+PodProxy = Callable[[web.Request, str, str, str], Awaitable[web.StreamResponse]]
+"""Namespace, `name` or `name:port` or `scheme:name:port`, path: what a pod answers through the server."""
 
 
 @dataclass
 class Faults:
-    """`refuse`: by plural, the status. `stale`: by plural, what a list from a lagging cache tells. `garbage`: said once
-    on a watch. `silent`: no bookmarks."""
+    """`refuse`: by plural, by resource with subresource, or by verb and one of these ("patch pods/status"), the status.
+    `stale`: by plural, what a list from a lagging cache tells. `garbage`: said once on a watch. `silent`: no bookmarks.
+    `slow_s`: before every answer."""
 
     token: str = ""
     refuse: dict[str, int] = field(default_factory=dict)
@@ -30,20 +47,37 @@ class Faults:
     stale: dict[str, tuple[int, list[Body]]] = field(default_factory=dict)
     garbage: bytes = b""
     silent: bool = False
+    slow_s: float = 0.0
+
+    def code(self, asked: Asked) -> int:
+        keys = (asked.with_subresource, asked.resource)
+        for key in (*(f"{asked.verb} {one}" for one in keys), *keys):
+            if key in self.refuse:
+                return self.refuse[key]
+        return 0
 
 
 class StandIn:
-    """`url` once `serving`. `asked` holds every request as method, path and query."""
+    """`url` once `serving`. `asked` holds every request as method, path and query, `traffic` how much it was.
+
+    `users.strict`: tokens and certificates are looked at, and RBAC rules what they may. `reaches`: where a webhook's
+    Service answers. `pod_proxy`: who answers for pods.
+    """
 
     def __init__(self, store: Store, tls: ssl.SSLContext | None = None) -> None:
         self.store = store
         self._tls = tls
         self.faults = Faults()
         self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.traffic = Traffic()
+        self.users = Users(store)
+        self.admission = Admission(store)
+        self.pod_proxy: PodProxy | None = None
         self.url = ""
         self.watchers = 0
-        self._changed = asyncio.Event()
-        self._cut = asyncio.Event()
+        self._writing = Writing(store)
+        self._crds = Crds(store)
+        self._signals = Signals(asyncio.Event(), asyncio.Event())
         self._runner: web.AppRunner | None = None
         self._port = 0
 
@@ -57,7 +91,7 @@ class StandIn:
 
     async def up(self, listener: socket.socket | None = None) -> None:
         """Also again, at the same port. `listener`: where to answer, of another namespace maybe."""
-        application = web.Application()
+        application = web.Application(client_max_size=_BODY_LIMIT)
         application.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
@@ -65,7 +99,7 @@ class StandIn:
             site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True, ssl_context=self._tls)
             await site.start()
         else:
-            await web.SockSite(self._runner, listener).start()
+            await web.SockSite(self._runner, listener, ssl_context=self._tls).start()
         self._port = int(self._runner.addresses[0][1])
         self.url = f"http{'' if self._tls is None else 's'}://127.0.0.1:{self._port}"
 
@@ -77,7 +111,7 @@ class StandIn:
 
     # ── What a test does to it ─────────────────────────────────────────────────────────────────────────────────────
     def apply(self, kept: Kept, body: Body, namespace: str = "default") -> None:
-        """Created, or replaced."""
+        """Created, or replaced: as it is, status and all."""
         key = (namespace if kept.namespaced else "", body["metadata"]["name"])
         (self.store.replace if key in kept.objects else self.store.create)(kept, key[0], body)
         self._told()
@@ -88,8 +122,8 @@ class StandIn:
 
     def cut(self) -> None:
         """Every watch, in the middle of a chunk."""
-        self._cut.set()
-        self._cut = asyncio.Event()
+        self._signals.cut.set()
+        self._signals.cut = asyncio.Event()
 
     def lists_of(self, plural: str) -> list[dict[str, str]]:
         return [query for _, path, query in self.asked if path.endswith(f"/{plural}") and "watch" not in query]
@@ -97,172 +131,201 @@ class StandIn:
     def watches_of(self, plural: str) -> list[dict[str, str]]:
         return [query for _, path, query in self.asked if path.endswith(f"/{plural}") and "watch" in query]
 
+    def writes(self, plural: str = "") -> list[tuple[str, str, dict[str, str]]]:
+        return [one for one in self.asked if one[0] not in ("GET", "HEAD") and f"/{plural}" in one[1]]
+
     def _told(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._crds.follow()
+        self._signals.changed.set()
+        self._signals.changed = asyncio.Event()
 
     # ── HTTP ───────────────────────────────────────────────────────────────────────────────────────────────────────
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append((request.method, request.path, dict(request.query)))
-        if self.faults.token and request.headers.get("Authorization") != f"Bearer {self.faults.token}":
-            return _status(401, "Unauthorized", "Unauthorized")
-        parts = request.path.strip("/").split("/")
-        if parts[0] == "api":
-            return await self._resource(request, "", parts[1], parts[2:])
-        if parts[0] != "apis" or len(parts) < 2:
-            return _status(404, "NotFound", "the server could not find the requested resource")
-        if len(parts) <= 3:
-            return self._discovery(parts[1], parts[2] if len(parts) == 3 else "")
-        return await self._resource(request, parts[1], parts[2], parts[3:])
-
-    def _discovery(self, group: str, version: str) -> web.Response:
-        here = [kept for (of, _), kept in self.store.resources.items() if of == group]
-        versions = sorted({kept.version for kept in here})
-        if not here or (version and version not in versions):
-            return _status(404, "NotFound", "the server could not find the requested resource")
-        if not version:
-            named = [{"groupVersion": f"{group}/{one}", "version": one} for one in versions]
-            return web.json_response({"kind": "APIGroup", "apiVersion": "v1", "name": group, "versions": named})
-        listed = [
-            {"name": kept.plural, "namespaced": kept.namespaced, "kind": kept.kind, "verbs": ["list", "watch"]}
-            for kept in here
-            if kept.version == version
-        ]
-        return web.json_response({"kind": "APIResourceList", "groupVersion": f"{group}/{version}", "resources": listed})
-
-    async def _resource(self, request: web.Request, group: str, version: str, rest: list[str]) -> web.StreamResponse:
-        namespace = ""
-        if rest[0] == "namespaces" and len(rest) >= 3:
-            namespace, rest = rest[1], rest[2:]
-        kept = self.store.resources.get((group, rest[0]))
-        if kept is None or kept.version != version:
-            return _status(404, "NotFound", "the server could not find the requested resource")
-        if (code := self.faults.refuse.get(kept.plural, 0)) != 0:
-            headers = {"Retry-After": str(self.faults.retry_after_s)} if self.faults.retry_after_s else {}
-            who = 'User "system:serviceaccount:headgate:agent" cannot list resource'
-            return _status(code, {403: "Forbidden", 429: "TooManyRequests"}.get(code, "InternalError"), who, headers)
-        if request.method != "GET":
-            return await self._write(request, kept, namespace, rest[1:])
-        if len(rest) > 1:
-            found = kept.objects.get((namespace, rest[1]))
-            return _status(404, "NotFound", "not found") if found is None else web.json_response(found)
-        if (asked := request.query.get("resourceVersion", "")) and not asked.isdecimal():
-            return _status(400, "BadRequest", f'resourceVersion: Invalid value: "{asked}"')
-        if request.query.get("watch") in ("1", "true"):
-            return await self._watch(request, kept, namespace)
-        return self._list(request, kept, namespace)
-
-    async def _write(self, request: web.Request, kept: Kept, namespace: str, rest: list[str]) -> web.Response:
+        query = dict(request.query)
+        self.asked.append((request.method, request.path, query))
+        asked = asked_for(request.method, request.path, query)
+        if self.faults.slow_s:
+            await asyncio.sleep(self.faults.slow_s)
+        user = None
         try:
-            if request.method == "POST":
-                made = self.store.create(kept, namespace, await request.json())
-            elif request.method == "PUT":
-                made = self.store.replace(kept, namespace, await request.json())
-            else:
-                made = self.store.delete(kept, namespace, rest[0])
-        except Conflict as error:
-            return _status(409, "Conflict", str(error))
-        except KeyError:
-            return _status(404, "NotFound", "not found")
-        self._told()
-        return web.json_response(made, status=201 if request.method == "POST" else 200)
+            if self.faults.token and request.headers.get("Authorization") != f"Bearer {self.faults.token}":
+                raise Refused(401, "Unauthorized", "Unauthorized")
+            user = self.users.of(request)
+            self._permit(user, asked)
+        except Refused as error:
+            with self.traffic.of("" if user is None else user.name, asked, request) as answers:
+                answers.append(_refused(error))
+                return await _finished(request, answers[0])
+        with self.traffic.of(user.name, asked, request) as answers:
+            try:
+                if asked.verb == "watch":
+                    return await self._watch(request, asked, answers)
+                answers.append(await self._answered(request, asked, user))
+            except Refused as error:
+                answers.append(_refused(error))
+            return await _finished(request, answers[0])
 
-    def _list(self, request: web.Request, kept: Kept, namespace: str) -> web.Response:
-        asked = request.query.get("resourceVersion", "")
-        if asked not in ("", "0") and int(asked) > self.store.version:
-            return _status(504, "Timeout", f"Too large resource version: {asked}, current: {self.store.version}")
-        if asked and kept.plural in self.faults.stale:
-            version, found = self.faults.stale[kept.plural]
-            return web.json_response(_list_body(kept, version, found, ""))
-        begin, version = 0, self.store.version
-        if token := request.query.get("continue", ""):
-            version, begin = json.loads(base64.b64decode(token))
-            if version < kept.forgotten:
-                return _status(410, "Expired", "The provided continue parameter is too old")
-        found = [body for (of, _), body in sorted(kept.objects.items()) if not namespace or of == namespace]
-        limit = int(request.query.get("limit", "0")) if asked != "0" else 0  # a cache tells all at once
-        page = found[begin : begin + limit] if limit else found[begin:]
-        left = begin + len(page) < len(found)
-        more = base64.b64encode(json.dumps([version, begin + len(page)]).encode()).decode() if left else ""
-        return web.json_response(_list_body(kept, version, page, more))
+    def _permit(self, user: User, asked: Asked) -> None:
+        if code := self.faults.code(asked):
+            raise permissions.refusal(user, asked, code, self.faults.retry_after_s)
+        if self.users.strict and not permitted(self.store, user, asked):
+            raise permissions.refusal(user, asked)
 
-    async def _watch(self, request: web.Request, kept: Kept, namespace: str) -> web.StreamResponse:
-        version = int(request.query.get("resourceVersion") or self.store.version)
+    async def _answered(self, request: web.Request, asked: Asked, user: User) -> web.StreamResponse:
+        if not asked.resource:
+            told = discovery.told(self.store, request.path)
+            return web.Response(text=told) if isinstance(told, str) else web.json_response(told)
+        if asked.resource == "selfsubjectaccessreviews":
+            return web.json_response(self._reviewed(user, await _read(request)), status=201)
+        kept = self._kept(asked)
+        if kept.kind == "Pod" and asked.subresource == "proxy" and self.pod_proxy is not None:
+            return await self.pod_proxy(request, asked.namespace, asked.name, asked.rest)
+        if kept.kind == "ServiceAccount" and asked.subresource == "token" and asked.verb == "create":
+            self._writing.found(kept, asked.namespace, asked.name)
+            return web.json_response(self.users.give(asked.namespace, asked.name, await _read(request)), status=201)
+        if kept.kind == "Pod" and asked.subresource == "binding" and asked.verb == "create":
+            self._writing.bind(kept, asked.namespace, asked.name, await _read(request))
+            return self._done(SUCCESS, 201, ())
+        if asked.subresource not in ("", "finalize") and not (asked.subresource == "status" and kept.has_status):
+            raise no_such_path()
+        match asked.verb:
+            case "list":
+                return web.json_response(self._list(kept, asked, dict(request.query)))
+            case "get":
+                return web.json_response(self._writing.found(kept, *_key(kept, asked)))
+            case "create" | "update" | "patch" | "delete" | "deletecollection":
+                return await self._write(request, asked, kept, user)
+        raise not_supported()
+
+    def _kept(self, asked: Asked) -> Kept:
+        kept = self.store.resources.get((asked.group, asked.resource))
+        if kept is None or kept.version != asked.version:
+            raise no_such_path(any(group == asked.group for group, _ in self.store.resources))
+        return kept
+
+    def _reviewed(self, user: User, review: Body) -> Body:
+        wanted = review["spec"].get("resourceAttributes")
+        if wanted is None:
+            path = review["spec"]["nonResourceAttributes"]
+            asked = Asked(path["verb"], path["path"])
+        else:
+            words = ("group", "version", "resource", "namespace", "name", "subresource")
+            asked = Asked(wanted.get("verb", ""), "", *(wanted.get(word, "") for word in words))
+        refused = self.faults.code(asked) in (401, 403)
+        allowed = not refused and (not self.users.strict or permitted(self.store, user, asked))
+        kind = {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
+        return {**review, **kind, "metadata": {}, "status": {"allowed": allowed}}
+
+    def _list(self, kept: Kept, asked: Asked, query: dict[str, str]) -> Body:
+        wish = Wish.of(kept, asked.namespace if kept.namespaced else "", query)
+        if wish.version and kept.plural in self.faults.stale:
+            return list_body(kept, *self.faults.stale[kept.plural])
+        return listed(self.store, wish)
+
+    async def _watch(self, request: web.Request, asked: Asked, answers: list[web.StreamResponse]) -> web.StreamResponse:
+        kept = self._kept(asked)
+        wish = Wish.of(kept, asked.namespace if kept.namespaced else "", dict(request.query))
         answer = web.StreamResponse(headers={"Content-Type": "application/json"})
+        answers.append(answer)
         await answer.prepare(request)
-        cut = self._cut
         self.watchers += 1
         try:
-            if version < kept.forgotten:
-                await answer.write(_line("ERROR", _status_body(410, "Expired", "too old resource version")))
-                return answer
-            async with asyncio.timeout(float(request.query.get("timeoutSeconds", "3600"))):
-                await self._stream(answer, kept, namespace, version, cut)
+            version, lines = first_lines(self.store, wish)
+            for told in lines:
+                await answer.write(told)
+            await streamed(self.store, wish, answer, version, self._signals, self.faults)
+        except Refused as error:  # after the answer began: as an event
+            await answer.write(line("ERROR", error.body()))
         except TimeoutError:
             pass
         finally:
             self.watchers -= 1
         return answer
 
-    async def _stream(
-        self, answer: web.StreamResponse, kept: Kept, namespace: str, version: int, cut: asyncio.Event
-    ) -> None:
-        while True:
-            changed = self._changed
-            for change in list(self.store.since(kept, version)):
-                version = change.version
-                if not namespace or change.body["metadata"].get("namespace") == namespace:
-                    await answer.write(_line(change.what, change.body))
-            if self.faults.garbage:
-                garbage, self.faults.garbage = self.faults.garbage, b""
-                await answer.write(garbage)
-            version = max(version, self.store.version)
-            bookmark = {
-                "kind": kept.kind,
-                "apiVersion": kept.api_version,
-                "metadata": {"resourceVersion": str(version)},
-            }
-            if not self.faults.silent:
-                await answer.write(_line("BOOKMARK", bookmark))
-            waits = [asyncio.create_task(changed.wait()), asyncio.create_task(cut.wait())]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await wait
-            if cut.is_set():
-                await answer.write(b'{"type":"ADDED","object":{"meta')
-                assert answer._req is not None and answer._req.transport is not None
-                answer._req.transport.abort()
-                return
+    # ── Writes ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    async def _write(self, request: web.Request, asked: Asked, kept: Kept, user: User) -> web.Response:
+        dry_run = request.query.get("dryRun") == "All"
+        change = Operation(asked, kept, user, dry_run)
+        sent = await _read(request)
+        match asked.verb:
+            case "create" if not asked.name or kept.kind == "Namespace":
+                body = self._writing.prepared(kept, asked.namespace if kept.namespaced else "", sent)
+                body, warnings = await self.admission.admitted(change, body, None)
+                made = self._writing.create(kept, asked.namespace if kept.namespaced else "", body, dry_run)
+                return self._done(made, 201, warnings)
+            case "update":
+                there = (key := _key(kept, asked)) in kept.objects
+                before = kept.objects.get(key)
+                body, warnings = await self.admission.admitted(change, sent, before)
+                made = self._writing.update(kept, *key, asked.subresource, body, dry_run)
+                return self._done(made, 200 if there else 201, warnings)
+            case "patch":
+                return await self._patch(request, change, sent)
+            case "delete":
+                return await self._delete(request, change, sent)
+            case "deletecollection":
+                return await self._delete_all(request, change)
+        raise not_supported()
+
+    async def _patch(self, request: web.Request, change: Operation, sent: Any) -> web.Response:
+        kept, asked = change.kept, change.asked
+        if request.content_type not in ((JSON, MERGE) if kept.custom else (JSON, MERGE, STRATEGIC)):
+            raise unsupported_media()
+        before = self._writing.found(kept, *_key(kept, asked))
+        wanted = patched(before, request.content_type, sent)
+        wanted, warnings = await self.admission.admitted(change, wanted, before)
+        made = self._writing.patch(kept, before, wanted, asked.subresource, change.dry_run)
+        return self._done(made, 200, warnings)
+
+    async def _delete(self, request: web.Request, change: Operation, sent: Any) -> web.Response:
+        kept, asked = change.kept, change.asked
+        options = DeleteOptions.of(sent or {}, dict(request.query))
+        before = self._writing.found(kept, *_key(kept, asked))
+        _, warnings = await self.admission.admitted(change, None, before)
+        body, is_there = self._writing.delete(kept, *_key(kept, asked), options, change.dry_run)
+        whole = is_there or kept.kind in ("Pod", "Service", "ServiceAccount")
+        return self._done(body if whole else deleted(kept, body), 200, warnings)
+
+    async def _delete_all(self, request: web.Request, change: Operation) -> web.Response:
+        kept, asked = change.kept, change.asked
+        found = self._list(kept, asked, {name: value for name, value in request.query.items() if name != "limit"})
+        for body in found["items"]:
+            key = (body["metadata"].get("namespace", ""), body["metadata"]["name"])
+            self._writing.delete(kept, *key, DeleteOptions.of({}, dict(request.query)), change.dry_run)
+        return self._done(found, 200, ())
+
+    def _done(self, body: Body, status: int, warnings: tuple[str, ...]) -> web.Response:
+        self._told()
+        answer = web.json_response(body, status=status)
+        for warning in warnings:
+            escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
+            answer.headers.add("Warning", f'299 - "{escaped}"')  # RFC 9111, 5.5; apiserver/pkg/warning
+        return answer
 
 
-def _list_body(kept: Kept, version: int, items: list[Body], more: str) -> dict[str, Any]:
-    """Core kinds in the order of their Go fields, others' in alphabetical order; items without kind and version."""
-    metadata = {"resourceVersion": str(version), **({"continue": more} if more else {})}
-    bare = [{key: value for key, value in body.items() if key not in ("apiVersion", "kind")} for body in items]
-    if kept.group.endswith("istio.io"):
-        return {"apiVersion": kept.api_version, "items": items, "kind": f"{kept.kind}List", "metadata": metadata}
-    return {"kind": f"{kept.kind}List", "apiVersion": kept.api_version, "metadata": metadata, "items": bare}
+def _key(kept: Kept, asked: Asked) -> tuple[str, str]:
+    return (asked.namespace if kept.namespaced else "", asked.name)
 
 
-def _line(what: str, body: Body) -> bytes:
-    return json.dumps({"type": what, "object": body}).encode() + b"\n"
+async def _read(request: web.Request) -> Any:
+    data = await request.read()
+    if not data:
+        return {}
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise bad_request(f"the object provided is unrecognized: {error}") from error
 
 
-def _status_body(code: int, reason: str, message: str) -> Body:
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": message,
-        "reason": reason,
-        "code": code,
-    }
+def _refused(error: Refused) -> web.Response:
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
+    if error.code == 404 and not error.reason:
+        return web.Response(text=error.message, status=404)
+    return web.json_response(error.body(), status=error.code, headers=headers)
 
 
-def _status(code: int, reason: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    return web.json_response(_status_body(code, reason, message), status=code, headers=headers)
+async def _finished(request: web.Request, answer: web.StreamResponse) -> web.StreamResponse:
+    """Written here, so that what it took is known when it is counted."""
+    await answer.prepare(request)
+    await answer.write_eof()
+    return answer
