@@ -1,6 +1,6 @@
 """What happened to a pod, told as Kubernetes tells it: values of core/v1 Event, aggregated, in a bounded ring.
 
-Nothing here knows an API server: the admin socket shows what the ring holds.
+Nothing here knows an API server: the admin socket shows what the ring holds, and a follower may tell others.
 """
 
 from collections.abc import Callable
@@ -37,6 +37,10 @@ class Reason(Enum):
     RULES_CHANGED = "RedirectionChanged"
     ANNOTATION_REFUSED = "AnnotationRefused"
     FAILED = "RedirectionFailed"
+    PROBES_BLOCKED = "ProbesBlocked"
+    PROBES_PASS = "ProbesPass"  # noqa: S105 - a reason, no word that opens anything
+    ENROLLED = "RedirectionEnrolled"
+    REPAIRED = "PodRepaired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,11 @@ class Events:
         self._events: dict[int, PodEvent] = {}  # by number, oldest first
         self._open: dict[tuple[str, Reason], int] = {}  # the event that another sighting may belong to
         self._next = 0
+        self._follow: Callable[[PodEvent], None] | None = None
+
+    def follow(self, heard: Callable[[PodEvent], None]) -> None:
+        """`heard` is called with each event that is recorded, at each sighting. It does not raise."""
+        self._follow = heard
 
     def record(self, pod: PodRef, kind: EventType, reason: Reason, message: str) -> PodEvent:
         """Counts with the pod's event of this reason when that began less than a minute ago; else it is a new one."""
@@ -100,6 +109,8 @@ class Events:
         self._events[number] = event
         if len(self._events) > self._capacity:
             self._drop_oldest()
+        if self._follow is not None:
+            self._follow(event)
         return event
 
     def all(self, namespace: str | None = None, pod: str | None = None) -> tuple[PodEvent, ...]:

@@ -69,6 +69,10 @@ class AgentMetrics:
             "headgate_parked", "Pods whose listeners were closed because no proxy came within --park-timeout.",
             registry=registry,
         )  # fmt: skip
+        self._writes = Counter(
+            "headgate_api_writes", "What was written to the API server, and what became of it.",
+            ("kind", "outcome"), registry=registry,
+        )  # fmt: skip
         build = Gauge("headgate_build_info", "What runs.", ("component", "version", "python"), registry=registry)
         build.labels("agent", _version(), platform.python_version()).set(1)
         registry.register(_PodCollector(self._pods))
@@ -81,6 +85,10 @@ class AgentMetrics:
 
     def parked(self, pods: int) -> None:
         self._parked.inc(pods)
+
+    def written(self, kind: str, outcome: str) -> None:
+        """`kind`: status, event, lease or route; `outcome`: a value of agent.telling.outcomes.Outcome."""
+        self._writes.labels(kind, outcome).inc()
 
     def applied(self, seconds: float) -> None:
         self._apply.observe(seconds)

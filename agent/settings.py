@@ -9,6 +9,7 @@ from agent.kube.access import Access
 from agent.kube.backoff import SPREAD_S
 from agent.plan import OnUnsteered
 from agent.pods.selection import Selection
+from agent.pods.taint import Taint
 from agent.reconcile import LifeSettings
 from proxy.api.constants import (
     ADMIN_SOCKET,
@@ -41,7 +42,9 @@ class ClusterSettings:
     """The API server, which node of it this is, and which of its pods are ours. `cni`: the node's directories in which
     our plugin is kept, None to leave them alone. `proc`: where the node's processes are
     seen; `netns_mounts`: where their namespaces may have names. `spread_s`: over which first lists of the objects are
-    spread."""
+    spread. `tells`: status and Events are written to the API server. `node_netns`: the node's own namespace, in which
+    kubelet's probes are given an address; None leaves them as they are. `deletes_pods`: those that keep connections
+    past the mesh. `taint`: to be taken from the node once the agent is ready."""
 
     access: Access
     node_name: str
@@ -50,6 +53,10 @@ class ClusterSettings:
     proc: Path = Path("/proc")
     spread_s: float = SPREAD_S
     netns_mounts: tuple[Path, ...] = NETNS_MOUNTS
+    tells: bool = True
+    node_netns: Path | None = None
+    deletes_pods: bool = False
+    taint: Taint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,11 @@ class AgentSettings:
     cluster: ClusterSettings | None = None
     on_unsteered: OnUnsteered = OnUnsteered.REPORT
     backend: str = AUTO
+
+    @property
+    def proc(self) -> Path:
+        """Where the node's processes are seen."""
+        return Path("/proc") if self.cluster is None else self.cluster.proc
 
     @property
     def zds_socket(self) -> Path:

@@ -18,6 +18,7 @@ from proxy.datapath.own_ends import own_ends
 from proxy.datapath.pod import Node, ProofReport
 from proxy.datapath.reactor import READABLE, WRITABLE, Reactor
 from proxy.datapath.walk import Walk
+from proxy.descriptors import leave_spare, with_spare
 from proxy.link import Link, LinkClosed, close_descriptors
 from proxy.model.snapshot import PolicySnapshot
 from proxy.policy_intake import PolicyIntake
@@ -76,6 +77,7 @@ class Worker:
 
     def run(self) -> None:
         """Until the supervisor says Stop and the last connection has ended, or the supervisor is gone."""
+        leave_spare()
         self._reactor.watch(self._link.fileno(), self._on_link)
         self._reactor.on_tick(self._tick)
         self._tell(WorkerReady(os.getpid()))
@@ -85,7 +87,9 @@ class Worker:
         try:
             if events & WRITABLE:
                 self._link.flush()
-            for message, descriptors in self._link.receive(MESSAGES_A_TURN):
+            with with_spare():
+                received = self._link.receive(MESSAGES_A_TURN)
+            for message, descriptors in received:
                 self._obey(message, descriptors)
             self._watch_link()
         except LinkClosed:

@@ -21,6 +21,10 @@ RENDERED: Final = {
     "k3s": "overlays/k3s",
     "openshift": "overlays/openshift",
     "pod-monitor": "overlays/pod-monitor",
+    "repair": "overlays/repair",
+    "taint": "overlays/taint",
+    "webhook": "overlays/webhook",
+    "webhook-openshift": "overlays/webhook-openshift",
 }
 """By the name that the command line knows it by."""
 

@@ -69,17 +69,27 @@ class NodeChain:
         self._chained = self._chained or changed
         self.problem = problem
 
-    def remove(self) -> tuple[str, ...]:
-        """Everything of ours goes; what was changed, one line each. Raises OSError, BadConflist."""
+    def remove(self, *, keep_program: bool = False) -> tuple[str, ...]:
+        """Everything of ours goes; what was changed, one line each. `keep_program`: it stays for a runtime that still
+        asks it at its pods' end, and answers without an agent. Raises OSError, BadConflist."""
         done: list[str] = []
-        for path in sorted(self._at.conf_dir.iterdir()):
-            if path.name == self._at.own_file:
-                path.unlink()
-                done.append(f"removed {path}")
-            elif path.suffix == ".conflist" and holds_ours(text := _read(path)):
-                done.append(self._restored(path, text))
+        failures: list[OSError | BadConflist] = []
+        for path in _files(self._at.conf_dir):
+            try:
+                if path.name == self._at.own_file:
+                    path.unlink()
+                    done.append(f"removed {path}")
+                elif path.suffix == ".conflist" and holds_ours(text := _read(path)):
+                    done.append(self._restored(path, text))
+            except (
+                OSError,
+                BadConflist,
+            ) as error:  # the others are taken out all the same: a pod starts by one of them
+                failures.append(error)
+        if failures:
+            raise failures[0]  # and the program stays, for what still names it
         program = self._at.bin_dir / PLUGIN
-        if program.exists():
+        if program.exists() and not keep_program:
             program.unlink()
             done.append(f"removed {program}")
         return tuple(done)
@@ -110,7 +120,7 @@ class NodeChain:
 
     def _install(self) -> bool:
         """Whether something was written."""
-        names = [path.name for path in self._at.conf_dir.iterdir()]
+        names = [path.name for path in _files(self._at.conf_dir)]
         name = first_of(name for name in names if name != self._at.own_file)
         if name is None:
             raise BadConflist(f"{self._at.conf_dir}: holds no configuration yet; the cluster's CNI brings one")
@@ -139,6 +149,11 @@ class NodeChain:
         _write(listed, wanted)
         path.rename(path.with_name(f"{path.name}{_ASIDE}"))
         return True
+
+
+def _files(directory: Path) -> list[Path]:
+    """As libcni's ConfFiles has them (pkg/libcni/conf.go): by name, and no directories. Raises OSError."""
+    return sorted(path for path in directory.iterdir() if not path.is_dir())
 
 
 def _read(path: Path) -> str:

@@ -9,7 +9,7 @@ import click
 
 from agent.cli.defaults import default_options
 from agent.cli.kubernetes import ClusterOptions, cluster_of, cluster_options
-from agent.plan import OnUnsteered, PlanSettings, Steering
+from agent.plan import OnUnsteered, PlanSettings, ProbeSettings, Steering
 from agent.reconcile import LifeSettings
 from agent.settings import AUTO, DEFAULT_DRAIN_S, DEFAULT_PARK_TIMEOUT_S, WILDCARDS, AgentSettings
 from proxy.api.constants import AGENT_METRICS_PORT, RUN_DIRECTORY
@@ -131,7 +131,8 @@ def agent(
         raise click.UsageError("--cni-conf-dir needs the API server's pods: leave --pods-file out")
     logs.configure(log_format, verbose=verbose)
     share_one_heap()
-    life = LifeSettings(PlanSettings(defaults=defaults), drain_s=drain_s)
+    probes = ProbeSettings() if found is not None and found.node_netns is not None else None
+    life = LifeSettings(PlanSettings(defaults=defaults, probes=probes), drain_s=drain_s)
     settings = AgentSettings(
         run_dir=run_dir,
         pods_file=pods_file,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
 from types import FrameType
 
 import click
 
+from agent.cli.progress import Progress
 from agent.lab import demo as lab_demo
 from agent.lab import report
 from agent.lab.errors import LabError
@@ -21,7 +21,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def demo(output: str) -> None:
     """Show the main job on a throw-away node of this machine (root); exit 0 only when all of it held."""
-    progress = _Progress()
+    progress = Progress()
     for number in _ENDING:
         signal.signal(number, _interrupted)
     try:
@@ -43,27 +43,6 @@ def demo(output: str) -> None:
     for problem in problems:
         click.echo(f"demo: {problem}", err=True)
     sys.exit(1 if problems else 0)
-
-
-class _Progress:
-    """One line on a terminal, rewritten as the work goes on; nothing in a pipe."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-        self._since = time.monotonic()
-
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self._since
-
-    def say(self, text: str) -> None:
-        if self._shown:
-            sys.stderr.write(f"\r\x1b[K{self.elapsed_s():5.1f} s  {text}")
-            sys.stderr.flush()
-
-    def end(self) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,5 @@
 """Which API server a verb talks to, and as whom: kubectl's options and files. Which of its node's pods are ours."""
 
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +8,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from agent.cli.access import ACCESS_OPTIONS, access_of
 from agent.kube.backoff import SPREAD_S
 
 if TYPE_CHECKING:
     from agent.chaining.node import NodeDirectories
-    from agent.kube.access import Access
     from agent.pods.selection import Mark
+    from agent.pods.taint import Taint
     from agent.settings import ClusterSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_DEFAULT: Final = Path(".kube/config")
+
+_DELETE_POD: Final = "delete-pod"
 
 
 class _MarkType(click.ParamType["Mark"]):
@@ -38,6 +39,22 @@ class _MarkType(click.ParamType["Mark"]):
         return Mark(key, wanted)
 
 
+class _TaintType(click.ParamType["Taint"]):
+    """`KEY:EFFECT`."""
+
+    name = "KEY:EFFECT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Taint":
+        from agent.pods.taint import InvalidTaint, Taint
+
+        if isinstance(value, Taint):
+            return value
+        try:
+            return Taint.read(str(value))
+        except InvalidTaint as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
 _OPTIONS: Final = (
     click.option(
         "--kubernetes",
@@ -45,12 +62,7 @@ _OPTIONS: Final = (
         envvar="HEADGATE_KUBERNETES",
         help="Pods of this node and objects from the API server, but for what --pods-file or --objects-dir tell.",
     ),
-    click.option(
-        "--kubeconfig",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="As kubectl's; else the files of $KUBECONFIG; else the pod's service account; else ~/.kube/config.",
-    ),
-    click.option("--context", help="The kubeconfig's context; else its current one."),
+    *ACCESS_OPTIONS,
     click.option("--node-name", envvar="NODE_NAME", help="This node's name at the API server; else the host name."),
     click.option(
         "--select",
@@ -102,6 +114,13 @@ _OPTIONS: Final = (
         help="Where the node's processes are seen: its /proc, mounted.",
     ),
     click.option(
+        "--node-netns",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        envvar="HEADGATE_NODE_NETNS",
+        help="The node's network namespace, as /host/proc/1/ns/net: kubelet's probes get an address there by which "
+        "pods know them, and reach the application itself. Without it they meet the proxy like any connection.",
+    ),
+    click.option(
         "--spread",
         "spread_s",
         type=click.FloatRange(min=0),
@@ -109,6 +128,29 @@ _OPTIONS: Final = (
         show_default=True,
         help="Seconds over which the agents of a cluster spread their first lists of objects, at random, for the API "
         "server's sake. A small cluster needs none.",
+    ),
+    click.option(
+        "--repair",
+        type=click.Choice(["enrol", _DELETE_POD]),
+        default="enrol",
+        show_default=True,
+        envvar="HEADGATE_REPAIR",
+        help="What becomes of a pod that started before our plugin could hold it: it is enrolled as it is, and what it "
+        "had opened before goes on past the mesh; or, where that lives for more than a minute, it is deleted, one "
+        "at a time, if its controller makes another one.",
+    ),
+    click.option(
+        "--taint",
+        type=_TaintType(),
+        envvar="HEADGATE_TAINT",
+        help="KEY:EFFECT of a taint that the node was registered with (kubelet --register-with-taints), to be taken "
+        "away once agent and proxy are ready; it is never put back. As headgate.io/agent-not-ready:NoSchedule.",
+    ),
+    click.option(
+        "--no-status",
+        is_flag=True,
+        envvar="HEADGATE_NO_STATUS",
+        help="Say nothing at the API server: no pod's headgate.io/status, no Events, no route's status.",
     ),
 )
 
@@ -128,7 +170,11 @@ class ClusterOptions:
     cni_plugin: Path | None
     cni_own_conf: str
     proc: Path
+    node_netns: Path | None
     spread_s: float
+    repair: str
+    taint: "Taint | None"
+    no_status: bool
 
 
 def cluster_options(command: Command) -> Command:
@@ -141,20 +187,29 @@ def cluster_options(command: Command) -> Command:
 def cluster_of(given: ClusterOptions) -> "ClusterSettings | None":
     """None: no API server is asked. Raises UsageError for contradictions, ClickException for what cannot be used."""
     if not given.kubernetes:
+        if given.node_netns is not None:
+            raise click.UsageError("--node-netns needs --kubernetes: kubelet probes its own pods alone")
         if given.kubeconfig is not None or given.context is not None or given.marks:
             raise click.UsageError("--kubeconfig, --context and --select need --kubernetes")
         return None
-    from agent.kube.errors import InvalidAccess
     from agent.pods.selection import OURS, Selection
     from agent.settings import ClusterSettings
 
-    try:
-        access = _found(given.kubeconfig, given.context)
-    except InvalidAccess as error:
-        raise click.ClickException(str(error)) from error
+    access = access_of(given.kubeconfig, given.context)
     selection = Selection(tuple(dict.fromkeys((OURS, *given.marks))), frozenset(given.excluded))
     node_name = given.node_name or socket.gethostname().lower()
-    return ClusterSettings(access, node_name, selection, _cni(given), given.proc, given.spread_s)
+    return ClusterSettings(
+        access,
+        node_name,
+        selection,
+        _cni(given),
+        given.proc,
+        given.spread_s,
+        tells=not given.no_status,
+        node_netns=given.node_netns,
+        deletes_pods=given.repair == _DELETE_POD,
+        taint=given.taint,
+    )
 
 
 def _cni(given: ClusterOptions) -> "NodeDirectories | None":
@@ -169,17 +224,3 @@ def _cni(given: ClusterOptions) -> "NodeDirectories | None":
     if own and ("/" in own or not own.endswith(".conflist") or own.startswith(".")):
         raise click.UsageError("--cni-own-conf: give a file's name that ends in .conflist")
     return NodeDirectories(given.cni_conf_dir, given.cni_bin_dir, given.cni_plugin, own)
-
-
-def _found(kubeconfig: Path | None, context: str | None) -> "Access":
-    """In kubectl's order; a pod's own account before a home directory, which an image may bring along."""
-    from agent.kube.incluster import in_cluster
-    from agent.kube.kubeconfig import read_kubeconfig
-
-    if kubeconfig is not None:
-        return read_kubeconfig((kubeconfig,), context)
-    if listed := [Path(name) for name in os.environ.get("KUBECONFIG", "").split(os.pathsep) if name]:
-        return read_kubeconfig(listed, context)
-    if context is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
-        return in_cluster(os.environ)
-    return read_kubeconfig((Path.home() / _DEFAULT,), context)

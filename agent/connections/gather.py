@@ -16,6 +16,7 @@ from agent.connections.join import Sources, join_tcp
 from agent.connections.proxys import Told
 from agent.connections.read import Reading
 from agent.connections.values import Connection, Path, Process
+from agent.kernel.node_proc import node_proc
 from agent.kernel.socket_owners import owners_of
 from proxy.api.constants import PROXY_PORTS
 
@@ -78,7 +79,7 @@ def look_at_all(places: Iterable[tuple[str, Inside]], run_dir: FilePath) -> Foun
 
 def _joined(places: list[_Place], told: Told) -> Found:
     inodes = {held.inode for place in places for held in (*place.reading.tcp, *place.reading.udp)}
-    owners = owners_of(inodes)
+    owners = owners_of(inodes, node_proc())
     processes = {inode: Process(owner.pid, owner.command) for inode, owner in owners.by_inode.items()}
     missing = owners.refused and not owners.privileged and inodes - {0} - owners.by_inode.keys()
     looked: list[Looked] = []

@@ -129,6 +129,14 @@ class Descriptors:
 
 # ── A network namespace ────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True, slots=True)
+class CutOff:
+    """Probes of the node that cannot reach the pod, or whose answers cannot come back."""
+
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """As the agent has it."""
 
@@ -136,6 +144,7 @@ class Pod:
     name: str
     state: str
     addresses: tuple[IPAddress, ...]
+    cut_off: tuple[CutOff, ...] = ()
 
     @property
     def key(self) -> str:

@@ -46,7 +46,6 @@ _SILENT: Final = frozenset(
 """What they do is of no influence on the packet's way."""
 _DEFAULT_REJECTS: Final = {False: "icmp-port-unreachable", True: "icmp6-port-unreachable"}
 _ANY_ADDRESS: Final = 0
-_MARK_WORDS: Final = frozenset({"--set-xmark", "--set-mark", "--and-mark", "--or-mark", "--xor-mark"})
 
 
 def read_target(group: str, v6: bool, cut: tuple[str, ...] = ()) -> tuple[Statement, ...]:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from os import fstat
 from typing import Final
 
-from proxy.api import stream, zds
+from proxy.api import fd_box, stream, zds
 from proxy.api.constants import PROXY_PORTS
 from proxy.api.stream import BoxedListener
 
@@ -29,7 +29,7 @@ def check(box: socket.socket, uid: str, netns_cookie: int) -> None:
     """
     _check_socket(box)
     try:
-        packet = stream.look_into(box)
+        packet = fd_box.look_into(box)
     except (OSError, zds.ProtocolError) as error:
         raise NotABox(f"it cannot be looked into: {error}") from error
     if packet is None:

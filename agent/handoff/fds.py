@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from agent.handoff import boxes
-from agent.handoff.listening import Listening, listen, peer_is_trusted, peer_pid
+from agent.handoff.listening import Listening, listen, peer_is_trusted
 from agent.printable import printable
-from proxy.api import stream, zds
+from proxy.api import fd_box, stream, zds
 from proxy.api.stream import BoxFound, Deposit, NoBox, Refused, Stored, StoreHello, StoreMessage, Take
 
 _log: Final = logging.getLogger("headgate.fds")
@@ -37,11 +37,10 @@ class _Kept:
 class _Peer:
     """One proxy on fds.sock. `greeted`: it has said hello; `serves`: and is not ending."""
 
-    __slots__ = ("greeted", "pid", "serves", "socket")
+    __slots__ = ("greeted", "serves", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
-        self.pid = peer_pid(sock)
         self.greeted = False
         self.serves = False
 
@@ -70,10 +69,6 @@ class FdStore:
         """The pods whose listeners are kept."""
         return frozenset(self._kept)
 
-    def is_served_by(self, pid: int) -> bool:
-        """This process has said hello here: it is a proxy of headgate's, whatever it says elsewhere."""
-        return pid > 0 and any(peer.pid == pid and peer.greeted for peer in self._peers)
-
     def start(self, path: str | Path) -> None:
         """Listens at `path`. Raises SocketTaken when another agent does, OSError when the directory cannot be used."""
         self._listening = listen(Path(path), socket.SOCK_SEQPACKET)
@@ -95,7 +90,7 @@ class FdStore:
     def _discard(self, uid: str) -> None:
         kept = self._kept.pop(uid, None)
         if kept is not None:
-            stream.empty(kept.box)
+            fd_box.empty(kept.box)
             kept.box.close()
 
     def close(self) -> None:

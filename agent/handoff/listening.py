@@ -67,12 +67,6 @@ def peer_is_trusted(sock: socket.socket) -> bool:
     return uid in (0, os.geteuid())
 
 
-def peer_pid(sock: socket.socket) -> int:
-    """Of the process that connected; 0 when it is not of this pid namespace or below (unix(7))."""
-    pid, _, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return int(pid)
-
-
 def _clear_stale(path: Path, kind: socket.SocketKind) -> None:
     try:
         mode = path.lstat().st_mode

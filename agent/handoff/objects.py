@@ -1,4 +1,5 @@
-"""The agent's side of objects.sock: tells the proxy of Kubernetes objects, and hears which proofs reached it.
+"""The agent's side of objects.sock: tells the proxy of Kubernetes objects, and hears which proofs reached it and what
+became of the objects.
 
 Without a source of objects it says so, and the proxy follows its own directory.
 """
@@ -12,6 +13,7 @@ from typing import Final
 from agent.handoff.listening import Listening, listen, peer_is_trusted
 from agent.handoff.object_lines import ObjectLines, ReaderTooSlow
 from agent.handoff.reports import Reports
+from agent.handoff.verdicts import Verdicts
 from agent.printable import printable
 from proxy.api import stream
 
@@ -28,6 +30,7 @@ class ObjectsServer:
         self._writers: set[asyncio.StreamWriter] = set()
         self._handlers: set[asyncio.Task[None]] = set()
         self.reports = Reports()
+        self.verdicts = Verdicts()
 
     @property
     def connected(self) -> bool:
@@ -108,3 +111,5 @@ class ObjectsServer:
         message = stream.decode(line)
         if isinstance(message, stream.Proof):
             self.reports.heard(message)
+        elif isinstance(message, stream.Verdict):
+            self.verdicts.heard(message)

@@ -2,19 +2,21 @@
 
 The protocol is istio-cni's and ztunnel's (framing: proxy.api.zds). A proxy connects, says hello, is told all
 enrolled pods (the snapshot), then each change. During an upgrade two are connected: the newest gets new pods, both
-are told of those that leave.
+are told of those that leave. Which one is the newest is not told by who comes first: after the agent's own restart
+both come again, and the one that is to go may be the later.
 """
 
 import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.handoff.listening import Listening, listen, peer_is_trusted, peer_pid
+from agent.handoff.listening import Listening, listen, peer_is_trusted
 from agent.handoff.zds_connection import ConnectionGone, Unanswered, ZdsConnection
 from agent.printable import printable
 from proxy.api import zds
@@ -72,7 +74,7 @@ class _Proxy:
     """A proxy that said hello, and what of its snapshot it has not been told yet, by uid."""
 
     connection: ZdsConnection
-    pid: int
+    began_ns: int
     untold: dict[str, SnapshotEntry]
     has_snapshot: bool = False
 
@@ -82,8 +84,7 @@ class ZdsServer:
 
     `snapshot` is asked once for each proxy that says hello; `on_result` hears how each pod of a snapshot was taken;
     `on_connected` hears True when the first proxy came and False when the last one went; `on_announced`, of each pod
-    that was told, the seconds until the proxy's answer; `is_ours` tells of a process whether it is a proxy of
-    headgate's, which takes several requests at once. All are called on the event loop and must not block.
+    that was told, the seconds until the proxy's answer. All are called on the event loop and must not block.
     """
 
     def __init__(
@@ -93,17 +94,15 @@ class ZdsServer:
         on_connected: Callable[[bool], None] | None = None,
         request_timeout_s: float = zds.REQUEST_TIMEOUT_S,
         on_announced: Callable[[float], None] | None = None,
-        is_ours: Callable[[int], bool] = lambda pid: False,
     ) -> None:
         self._snapshot = snapshot
         self._on_result = on_result
         self._on_connected = on_connected
         self._on_announced = on_announced
-        self._is_ours = is_ours
         self._timeout_s = request_timeout_s
         self._listening: Listening | None = None
         self._greeting: set[ZdsConnection] = set()
-        self._proxies: list[_Proxy] = []  # oldest hello first
+        self._proxies: list[_Proxy] = []  # the oldest first
         self._tasks: set[asyncio.Task[None]] = set()
         self._resume: asyncio.TimerHandle | None = None
 
@@ -180,7 +179,7 @@ class ZdsServer:
         sock.setblocking(False)
         connection = ZdsConnection(sock, self._timeout_s, self._gone, self._timed)
         self._greeting.add(connection)
-        self._start(self._serve(connection, peer_pid(sock)), connection)
+        self._start(self._serve(connection), connection)
 
     def _start(self, work: Coroutine[None, None, None], connection: ZdsConnection) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -216,10 +215,10 @@ class ZdsServer:
             self._start(self._tell_late(proxy), proxy.connection)
 
     # ── Snapshot ───────────────────────────────────────────────────────────────────────────────────────────────────
-    async def _serve(self, connection: ZdsConnection, pid: int) -> None:
+    async def _serve(self, connection: ZdsConnection) -> None:
         try:
-            await connection.hello()
-            proxy = self._enlist(connection, pid)
+            hello = await connection.hello()
+            proxy = self._enlist(connection, hello.began_ns or time.clock_gettime_ns(time.CLOCK_BOOTTIME))
             while proxy.untold and not connection.closed.is_set():
                 uid = next(iter(proxy.untold))
                 await self._tell(proxy, proxy.untold.pop(uid))
@@ -233,11 +232,12 @@ class ZdsServer:
         except Unanswered as unanswered:
             connection.close(f"snapshot: {unanswered}")
 
-    def _enlist(self, connection: ZdsConnection, pid: int) -> _Proxy:
+    def _enlist(self, connection: ZdsConnection, began_ns: int) -> _Proxy:
         """Asks for the snapshot and registers the proxy in one step: no change can fall between the two."""
         self._greeting.discard(connection)
-        proxy = _Proxy(connection, pid, {entry.uid: entry for entry in self._snapshot()})
+        proxy = _Proxy(connection, began_ns, {entry.uid: entry for entry in self._snapshot()})
         self._proxies.append(proxy)
+        self._proxies.sort(key=lambda one: one.began_ns)
         _log.info("proxy connected; %d pods in its snapshot", len(proxy.untold))
         if len(self._proxies) == 1 and self._on_connected is not None:
             self._on_connected(True)
@@ -267,8 +267,6 @@ class ZdsServer:
             self._on_result(entry.uid, result)
 
     async def _request(self, proxy: _Proxy, request: zds.Request, descriptor: int | None = None) -> AddResult:
-        if self._is_ours(proxy.pid):
-            proxy.connection.widen()
         try:
             error = await proxy.connection.request(request, descriptor)
         except ConnectionGone:

@@ -14,9 +14,10 @@ _log: Final = logging.getLogger("headgate.zds")
 
 
 WINDOW: Final = 2
-"""Requests under way to a proxy of ours: it never waits for this process's next turn, which comes late while rules are
-installed. 150 pods replaced, 1, 2, 4 at once: announcement to answer 35, 25, 95 ms at the 99th percentile, for what
-waits in the proxy's queue counts; until all are installed 1.4 to 1.7, 1.2 to 1.5, 1.1 to 1.5 s."""
+"""Requests under way to a proxy that takes several, as ours says in its hello: it never waits for this process's next
+turn, which comes late while rules are installed. 150 pods replaced, 1, 2, 4 at once: announcement to answer 35, 25,
+95 ms at the 99th percentile, for what waits in the proxy's queue counts; until all are installed 1.4 to 1.7, 1.2 to
+1.5, 1.1 to 1.5 s."""
 
 
 class ConnectionGone(Exception):
@@ -32,8 +33,8 @@ class ZdsConnection:
     `on_answer` with each request that was answered in time, and the seconds that it took on the wire.
 
     Answers carry no name of their request; they are told apart by order alone. One request is under way at a time, as
-    istio-cni does it, until `widen`. An answer that is late is waited for before the next request goes out, and a proxy
-    that lets two turns pass without it is sent away.
+    istio-cni does it, unless the proxy's hello says that it takes more. An answer that is late is waited for before the
+    next request goes out, and a proxy that lets two turns pass without it is sent away.
     """
 
     def __init__(
@@ -49,31 +50,26 @@ class ZdsConnection:
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Semaphore()
-        self._wide = False
         self._greeting: asyncio.Future[bytes] = self._loop.create_future()
         self._answers: deque[asyncio.Future[bytes]] = deque((self._greeting,))
         self._owed: asyncio.Future[bytes] | None = None
         self.closed = asyncio.Event()
         self._loop.add_reader(sock.fileno(), self._on_readable)
 
-    async def hello(self) -> None:
-        """Waits for the proxy's first message. Raises ConnectionGone, after which the connection is closed."""
+    async def hello(self) -> zds.Hello:
+        """The proxy's first message. Raises ConnectionGone, after which the connection is closed."""
         data = await self._within_time(self._greeting)
         if data is None:
             self.close(f"no hello within {self._timeout_s:g} s")
             raise ConnectionGone
         try:
-            zds.decode_hello(data)
+            hello = zds.decode_hello(data)
         except zds.ProtocolError as error:
             self.close(str(error))
             raise ConnectionGone from error
-
-    def widen(self) -> None:
-        """From now on WINDOW requests may be under way: the proxy is known to take that. Again is harmless."""
-        if not self._wide:
-            self._wide = True
-            for _ in range(WINDOW - 1):
-                self._turn.release()
+        for _ in range(min(hello.at_once, WINDOW) - 1):
+            self._turn.release()
+        return hello
 
     async def request(self, request: zds.Request, descriptor: int | None = None) -> str:
         """The proxy's error text, empty for done. `descriptor` stays the caller's. Raises ConnectionGone, Unanswered.

@@ -78,9 +78,6 @@ class Given:
             return words[-1]
         return Word(flag, flag.default or ("false" if flag.takes is Takes.SWITCH else ""), flag.name)
 
-    def is_given(self, name: str) -> bool:
-        return bool(self.words(name))
-
     def all(self) -> Iterable[Word]:
         return (word for level in self.levels for word in level)
 

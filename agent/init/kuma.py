@@ -49,7 +49,6 @@ _SAID: Final = ("kumactl", "install", "transparent-proxy")
 _DEFAULT_UID, _DEFAULT_USER = 5678, "kuma-dp"  # pkg/transparentproxy/consts
 _DNS: Final = Ranges.of(53)
 _EVERYBODY: Final = Ranges.of((0, ID_MAX))
-_STDIN: Final = "-"
 _KUMACTLS_OWN: Final = ("controlPlanes:", "contexts:", "currentContext:")
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agent.kernel import own_threads
 from agent.kernel.netlink import attributes
 from agent.kernel.nft_messages import NETLINK_NETFILTER, NEWGEN, NFGENMSG, NFNL_SUBSYS_NFTABLES
 from agent.pods import NetnsId
@@ -38,7 +39,7 @@ _RTM_NEWRULE, _RTM_DELRULE = 32, 33
 _RT_TABLE_COMPAT: Final = 252  # what the one-byte field says of a table above 255
 _LOOPBACK_INDEX: Final = 1
 _NFT_NEWGEN: Final = NFNL_SUBSYS_NFTABLES << 8 | NEWGEN
-_GEN_PROC_PID, _GEN_PROC_NAME = 2, 3
+_GEN_PROC_NAME: Final = 3
 
 _HEADER: Final = struct.Struct("=IHHII")
 _S32: Final = struct.Struct("=i")
@@ -121,25 +122,26 @@ class Hearing:
             sock.close()
 
 
-def who(heard: Heard, netns_id: NetnsId) -> str:
-    """Name and pid of who did it, as far as they can be told; "" for this process itself.
+def who(heard: Heard, netns_id: NetnsId, proc: Path = Path("/proc")) -> str:
+    """Name and pid of who did it, as far as they can be told; "" for this process itself. `proc`: the node's.
 
-    nftables tells both, of the thread. rtnetlink tells the sending socket's number, which is its process's as a rule;
-    the name is taken only from a process that runs in that very namespace, because the number may be another's.
+    nftables tells both, of the thread. rtnetlink tells the sending socket's number, which is its process's as a rule,
+    as that sees itself: in a container, another's on the node. So the name is taken only from a process that runs in
+    that very namespace.
     """
     if heard.pid == 0:
         return ""
     if heard.name:
-        return "" if Path(f"/proc/self/task/{heard.pid}").exists() else f"{heard.name} (pid {heard.pid})"
+        return "" if own_threads.is_ours(heard.pid) else f"{heard.name} (pid {heard.pid})"
     if heard.pid == os.getpid():
         return ""
     with suppress(OSError):
-        status = Path(f"/proc/{heard.pid}/ns/net").stat()
+        status = (proc / f"{heard.pid}/ns/net").stat()
         if (status.st_dev, status.st_ino) == (netns_id.device, netns_id.inode):
-            name = Path(f"/proc/{heard.pid}/comm").read_text(errors="replace").rstrip("\n")
+            name = (proc / f"{heard.pid}/comm").read_text(errors="replace").rstrip("\n")
             return f"{printable(name)} (pid {heard.pid})"
     # A socket that did not get its process's number has one from the top half (af_netlink.c: netlink_autobind).
-    return f"a process that has ended (pid {heard.pid})" if heard.pid < 1 << 22 else ""
+    return f"a process that is not seen (pid {heard.pid})" if heard.pid < 1 << 22 else ""
 
 
 def _understood(nsid: int, data: bytes) -> Heard:
@@ -148,7 +150,7 @@ def _understood(nsid: int, data: bytes) -> Heard:
         return Heard(nsid, port, "")
     found = attributes(data[_HEADER.size + NFGENMSG.size :])
     name = found.get(_GEN_PROC_NAME, b"").partition(b"\0")[0].decode("utf-8", "replace")
-    return Heard(nsid, int.from_bytes(found.get(_GEN_PROC_PID, b""), "big"), printable(name))
+    return Heard(nsid, int.from_bytes(found.get(own_threads.GEN_PROC_PID, b""), "big"), printable(name))
 
 
 # ── What is worth waking for ───────────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ Numbers are of linux/rtnetlink.h, linux/fib_rules.h, linux/if_addr.h and linux/i
 """
 
 import errno
+import fcntl
 import functools
 import os
 import socket
@@ -48,6 +49,8 @@ _LOOPBACK_INDEX: Final = 1  # net/core/dev.c: lo is the first device of each nam
 
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _IFADDRMSG: Final = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_SIOCGIFFLAGS: Final = 0x8913  # linux/sockios.h
+_IFREQ: Final = struct.Struct("16sh14x")  # netdevice(7)
 _IFINFOMSG: Final = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _U32: Final = struct.Struct("=I")
 
@@ -130,6 +133,13 @@ def missing_return_path(path: ReturnPath) -> tuple[Missing, ...]:
     if any(family is IPFamily.IPV6 for _, family in missing) and _ipv6_is_off():
         missing = tuple((part, family) for part, family in missing if family is not IPFamily.IPV6)
     return missing
+
+
+def loopback_is_up() -> bool:
+    """Of the calling thread's namespace. Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        _, flags = _IFREQ.unpack(fcntl.ioctl(sock, _SIOCGIFFLAGS, _IFREQ.pack(b"lo", 0)))
+    return bool(flags & _IFF_UP)
 
 
 def ensure_loopback_addresses(addresses: Iterable[IPv6Address]) -> tuple[IPv6Address, ...]:

@@ -17,7 +17,6 @@ NLM_F_ACK: Final = 0x4
 NLM_F_ROOT: Final = 0x100
 NLM_F_MATCH: Final = 0x200
 NLM_F_DUMP: Final = NLM_F_ROOT | NLM_F_MATCH
-NLM_F_REPLACE: Final = 0x100
 NLM_F_EXCL: Final = 0x200
 NLM_F_CREATE: Final = 0x400
 NLM_F_APPEND: Final = 0x800

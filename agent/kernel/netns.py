@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn, ParamSpec, Self, TypeVar
 
+from agent.kernel.own_threads import note_thread
 from agent.pods import NetnsId
 from agent.printable import printable
 
@@ -135,7 +136,7 @@ class NetnsThreads:
 
     def __init__(self, threads: int = THREADS) -> None:
         self._home = os.open(_OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="netns")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="netns", initializer=note_thread)
 
     async def run(self, netns: OpenNetns, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(*args, **kwargs)` inside `netns`; its result or its exception. OSError when the namespace cannot be

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import nftables
 
+from agent.kernel.low_numbers import LowNumbers
 from agent.kernel.netlink import Netlink, attribute, attribute_list, attributes
 from agent.kernel.nft_messages import GETRULE, GETSETELEM, GETTABLE, NETLINK_NETFILTER, NFPROTO_INET, dump, message
 from agent.kernel.refused import KernelRefused
@@ -49,6 +50,13 @@ _EXPECTED_SCRIPTS: Final = 64
 # nft_ctx_new and nft_ctx_free touch tables that the whole process shares (libnftables.c: nft_init, nft_exit, the
 # interface cache); commands between them touch only their context, as long as no rule names an interface by index.
 _contexts = threading.Lock()
+_low = LowNumbers()
+
+
+def keep_low_numbers() -> None:
+    """For a process that may come to hold a thousand descriptors: at its start."""
+    with _contexts:
+        _low.keep()
 
 
 def fork() -> int:
@@ -229,17 +237,25 @@ def _load_and_list(script: str, table: str) -> str | None:
 
 
 class Session:
-    """One libnftables context. Nobody else may hold the binding's object: its last reference frees the context."""
+    """One libnftables context. Nobody else may hold the binding's object: its last reference frees the context.
+    Raises OSError (EMFILE)."""
 
     __slots__ = ("_nft",)
 
     def __init__(self) -> None:
+        self._nft: Any = None
         with _contexts:
-            self._nft: Any = nftables.Nftables()
+            try:
+                with _low.one_for_use():
+                    self._nft = nftables.Nftables()
+            except OSError:
+                self._nft = None  # while nobody else makes or frees one
+                raise
 
     def close(self) -> None:
         with _contexts:
             self._nft = None
+            _low.refill()
 
     def run(self, command: str) -> tuple[int, str, str]:
         """Status (0: done), output, error."""

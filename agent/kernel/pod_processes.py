@@ -52,17 +52,21 @@ def sandboxes(proc: Path, mounts: tuple[Path, ...], remembered: Remembered | Non
     node = _netns(f"{proc}/1/ns/net")
     oldest: dict[str, _Found] = {}
     now = _of_pods(str(proc), remembered or {})
-    for pid, process in now.items():
-        found = _looked(f"{proc}/{pid}", process)
-        if found is None or found.netns_id == node:
-            continue
-        if process.uid not in oldest or found.started < oldest[process.uid].started:
-            oldest[process.uid] = found
+    # Oldest first: of most pods only one process is looked at, a sandbox' pause.
+    for pid, process in sorted(now.items(), key=_age):
+        if process.uid not in oldest:
+            found = _looked(f"{proc}/{pid}", process)
+            if found is not None and found.netns_id != node:
+                oldest[process.uid] = found
     if remembered is not None:
         remembered.clear()
         remembered.update(now)
     named = _named(mounts) if oldest else {}
     return {uid: Sandbox(named.get(found.netns_id, found.path), found.netns_id) for uid, found in oldest.items()}
+
+
+def _age(of: tuple[str, _Process]) -> int:
+    return of[1].started
 
 
 def _of_pods(proc: str, remembered: Remembered) -> Remembered:

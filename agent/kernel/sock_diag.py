@@ -6,7 +6,6 @@ Numbers are of linux/sock_diag.h, linux/inet_diag.h and net/tcp_states.h.
 import errno
 import itertools
 import os
-import re
 import socket
 import struct
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,6 @@ from typing import Final
 from agent.kernel.netlink import Message, Netlink, attributes
 from agent.plan import FlowKey, FlowTuple
 from agent.pods import IPAddress
-from agent.printable import printable
 from proxy.api.constants import PROXY_PORTS
 
 _NETLINK_SOCK_DIAG: Final = 4
@@ -49,29 +47,20 @@ all come before the send returns."""
 _PROXY_LISTENERS: Final = 2 * len(PROXY_PORTS)
 """One a port and family (DESIGN 6)."""
 
-_SOCKET_LINK: Final = re.compile(r"socket:\[(\d+)\]")
-_COMMAND_CHARACTERS: Final = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     """A listening TCP socket. An unspecified IPv6 address may also take IPv4: assume that it does.
 
-    `mark` is its SO_MARK (the proxy's own listeners carry one), None when the kernel did not tell.
+    `mark` is its SO_MARK (the proxy's own listeners carry one), None when the kernel did not tell; `uid`, of who made
+    it.
     """
 
     address: IPAddress
     port: int
     inode: int
     mark: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SocketOwner:
-    """A process that holds a socket; `command` is its own claim (comm), made printable."""
-
-    pid: int
-    command: str
+    uid: int = 0
 
 
 def established() -> tuple[FlowTuple, ...]:
@@ -93,9 +82,16 @@ def established() -> tuple[FlowTuple, ...]:
     )
 
 
+def is_spoken_with(ports: frozenset[int]) -> bool:
+    """Whether a living connection, or a handshake, has its local end at one of `ports`. Raises OSError."""
+    return any(local_port in ports for (_, local_port, *_), _ in _dump(_LIVING))
+
+
 def listeners() -> tuple[Listener, ...]:
-    """The listening TCP sockets. Who holds one: `owner_of`, asked only when somebody wants to know. Raises OSError."""
-    return tuple(Listener(local, port, inode, _mark(data)) for (local, port, _, _, _, inode), data in _dump((_LISTEN,)))
+    """The listening TCP sockets. Who holds one: `socket_owners.owner_of`, asked only when somebody wants to know.
+    Raises OSError."""
+    found = _dump((_LISTEN,))
+    return tuple(Listener(local, port, inode, _mark(data), uid) for (local, port, _, _, uid, inode), data in found)
 
 
 def datagram_ports() -> frozenset[int]:
@@ -143,29 +139,6 @@ def _named(flow: FlowKey) -> bytes:
         0,
         _ANY_COOKIE,
     )
-
-
-def owner_of(inode: int, proc: Path = Path("/proc")) -> SocketOwner | None:
-    """The process with the lowest pid that holds socket `inode`; None when none is visible from here.
-
-    Reads the descriptors of every process: for a message to a person, never for a decision.
-    """
-    for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal()):
-        try:
-            if any(_is_socket(link, inode) for link in (proc / str(pid) / "fd").iterdir()):
-                command = (proc / str(pid) / "comm").read_bytes().decode("utf-8", "replace").strip("\n")
-                return SocketOwner(pid, printable(command, _COMMAND_CHARACTERS))
-        except OSError:
-            continue  # it ended meanwhile, or is not ours to read
-    return None
-
-
-def _is_socket(link: Path, inode: int) -> bool:
-    try:
-        found = _SOCKET_LINK.fullmatch(str(link.readlink()))
-    except OSError:
-        return False  # the descriptor was closed meanwhile
-    return found is not None and int(found.group(1)) == inode
 
 
 def _in_use() -> int:

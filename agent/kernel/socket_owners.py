@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.kernel.sock_diag import SocketOwner
+from agent.kernel.sock_diag import Listener
 from agent.printable import printable
 
 _SOCKET_LINK: Final = re.compile(r"socket:\[([0-9]+)\]")
 _COMMAND_CHARACTERS: Final = 64
 _CAP_SYS_PTRACE: Final = 19  # linux/capability.h
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOwner:
+    """A process that holds a socket; `command` is its own claim (comm), made printable."""
+
+    pid: int
+    command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,34 @@ def owners_of(inodes: Set[int], proc: Path = Path("/proc")) -> Owners:
             found.update(dict.fromkeys(held, owner))
             wanted -= held
     return Owners(found, refused, _is_privileged(proc))
+
+
+def owner_of(listener: Listener, proc: Path = Path("/proc")) -> SocketOwner | None:
+    """The process with the lowest pid that holds a listener of the calling thread's network namespace; None when none
+    can be told. `proc`: the node's. For a message to a person, never for a decision.
+
+    Root without CAP_DAC_READ_SEARCH cannot list another user's descriptors (proc(5), /proc/PID/fd), and a name is not
+    worth that capability. Who runs in this namespace as the socket's user is told instead, if all of them call
+    themselves the same.
+    """
+    found = owners_of({listener.inode}, proc)
+    if found.refused and listener.inode not in found.by_inode:
+        return _by_user(listener.uid, proc)
+    return found.by_inode.get(listener.inode)
+
+
+def _by_user(uid: int, proc: Path) -> SocketOwner | None:
+    here = Path("/proc/thread-self/ns/net").stat()
+    found: list[SocketOwner] = []
+    for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal()):
+        process = proc / str(pid)
+        try:
+            is_here = os.path.samestat((process / "ns/net").stat(), here)
+            if is_here and process.stat().st_uid == uid:
+                found.append(SocketOwner(pid, _command(process / "comm")))
+        except OSError:
+            continue  # it ended meanwhile
+    return found[0] if len({owner.command for owner in found}) == 1 else None
 
 
 def _sockets_of(directory: str) -> set[int]:

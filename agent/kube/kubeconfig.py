@@ -6,10 +6,12 @@ another server, or as somebody else.
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -24,6 +26,9 @@ _REFUSED: Final = {
     "as": "impersonation is not supported",
     "proxy-url": "a proxy before the API server is not supported",
 }
+
+_ADDRESS: Final = re.compile(r"https?://[\w.:\[\]%-]+(?:/[\w./~:%-]*)?", re.ASCII)
+"""Host, port, path (Rancher's servers have one): what the API's paths are put behind. Nobody's name, and no query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +122,13 @@ def _named(entries: Sequence[_Entry], kind: str, name: str) -> _Entry:
 def _server(cluster: _Entry) -> str:
     server = cluster.text("server")
     _refuse(cluster)
-    if not server.startswith(("https://", "http://")):
-        raise cluster.wrong("server", "must be an https:// address")
+    try:
+        parts = urlsplit(server)
+        usable = parts.scheme in ("https", "http") and parts.hostname and parts.port != 0
+    except ValueError:  # an IPv6 address that is not closed, a port above 65535
+        usable = False
+    if not usable or not _ADDRESS.fullmatch(server):
+        raise cluster.wrong("server", "must be an https:// address: https://HOST[:PORT]")
     return server.rstrip("/")
 
 

@@ -193,13 +193,13 @@ class Lab:
         """Pids of the proxy's workers that live now."""
         return processes.children(self.pid("proxy"))
 
-    def take_over_proxy(self, *options: str) -> subprocess.Popen[bytes]:
+    def take_over_proxy(self, *options: str, own_objects: bool = True) -> subprocess.Popen[bytes]:
         """Starts the next proxy beside the one that runs, to take its place; returns the one that is to end. It is
         the lab's to end as well. Does not wait."""
         former, name = self._children.pop("proxy"), f"proxy-before-{next(_counter)}"
         self._children[name] = former
         (self.paths.pids / "proxy").replace(self.paths.pids / name)
-        self.start_proxy("--take-over", *options)
+        self.start_proxy("--take-over", *options, own_objects=own_objects)
         return former
 
     def agent_get(self, path: str, *, method: str = "GET", timeout_s: float = admin.TIMEOUT_S) -> Any:

@@ -26,6 +26,9 @@ _REFERENCE: Final = re.compile(
 )
 """github.com/distribution/reference, regexp.go."""
 _CNI: Final = "HEADGATE_CNI_"
+_PROC: Final = "/host/proc"
+_DUTIES: Final = ("HEADGATE_REPAIR", "HEADGATE_TAINT")
+"""An agent that leaves mends no pod of a mesh that is going, and calls no node ready for it."""
 
 
 class InvalidChoice(Exception):
@@ -104,7 +107,7 @@ def _leaving(daemonset: dict[str, Any]) -> dict[str, Any]:
     ends = {
         **agent,
         "args": [*agent["args"], "--cleanup-on-exit"],
-        "env": [one for one in agent["env"] if not one["name"].startswith(_CNI)],
+        "env": [one for one in agent["env"] if not one["name"].startswith((_CNI, *_DUTIES))],
     }
     changed = {**pod, "containers": [ends]}
     if cni:
@@ -116,13 +119,13 @@ def _leaving(daemonset: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unchaining(agent: dict[str, Any], conf_dir: str, bin_dir: str) -> dict[str, Any]:
-    mounts = [one for one in agent["volumeMounts"] if one["mountPath"] in {conf_dir, bin_dir}]
+    mounts = [one for one in agent["volumeMounts"] if one["mountPath"] in {conf_dir, bin_dir, _PROC}]
     capabilities = {"drop": ["ALL"]}
     return {
         "name": "cni-remove",
         "image": agent["image"],
         "imagePullPolicy": agent["imagePullPolicy"],
-        "args": ["cni", "remove", f"--conf-dir={conf_dir}", f"--bin-dir={bin_dir}"],
+        "args": ["cni", "remove", f"--conf-dir={conf_dir}", f"--bin-dir={bin_dir}", f"--proc={_PROC}"],
         "securityContext": {**agent["securityContext"], "capabilities": capabilities},
         "volumeMounts": mounts,
     }

@@ -21,7 +21,7 @@ from agent.plan.rules import (
     Rule,
     SplitZone,
 )
-from agent.plan.settings import PlanSettings
+from agent.plan.settings import PlanSettings, ProbeSettings
 from agent.plan.steering import Steering
 from agent.plan.tuples import FlowKey, FlowTuple, OnUnsteered, OtherEnds, opened_meanwhile, outside_the_mesh, steerable
 
@@ -40,6 +40,7 @@ __all__ = [
     "PassGrandfathered",
     "PlanChange",
     "PlanSettings",
+    "ProbeSettings",
     "RedirectPlan",
     "Refuse",
     "RestoreMark",

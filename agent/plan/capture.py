@@ -18,6 +18,7 @@ from agent.plan.matching import (
     excluded_ports,
     excluded_senders,
     exempt,
+    from_probes,
     in_networks,
     included_inbound,
     included_outbound,
@@ -126,6 +127,7 @@ def inbound(wanted: Steering, settings: PlanSettings) -> Iterator[Rule]:
     yield from excluded_interfaces(_IN, Stage.CAPTURE, wanted)
     yield from other_families(_IN, Stage.CAPTURE, wanted)
     yield from never_steered(_IN, Stage.CAPTURE, settings)
+    yield from from_probes(Stage.CAPTURE, wanted, settings)
     yield from _from_guests(wanted, settings)
     if not included:
         return

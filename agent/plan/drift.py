@@ -93,6 +93,12 @@ def describe_return_path(path: ReturnPath, missing: Iterable[Missing]) -> tuple[
     return tuple(changes)
 
 
+def is_of_routes(path: ReturnPath, changes: Iterable[str]) -> bool:
+    """Whether all that these words tell is that routes of the return path are missing."""
+    alone = {word for family in path.families for word in describe_return_path(path, [(Part.ROUTE, family)])}
+    return alone.issuperset(changes)
+
+
 def limited(changes: Sequence[str]) -> tuple[str, ...]:
     """At most `MOST_CHANGES`, and how many there are beside them."""
     if len(changes) <= MOST_CHANGES:

@@ -20,6 +20,7 @@ from agent.plan.matching import (
     excluded_ports,
     excluded_senders,
     exempt,
+    from_probes,
     in_networks,
     included_inbound,
     included_outbound,
@@ -27,6 +28,7 @@ from agent.plan.matching import (
     never_steered,
     other_families,
     proxys,
+    to_probes,
     virtual_interfaces,
 )
 from agent.plan.ranges import Ranges
@@ -98,6 +100,7 @@ def outbound(wanted: Steering, settings: PlanSettings) -> tuple[Rule, ...]:
         *excluded_interfaces(_OUT, Stage.FORGOTTEN, wanted),
         *other_families(_OUT, Stage.FORGOTTEN, wanted),
         *never_steered(_OUT, Stage.FORGOTTEN, settings),
+        *to_probes(wanted, settings),
         *_by_proxy(wanted, settings),
         *_own(settings),
         *excluded_senders(Stage.FORGOTTEN, wanted),
@@ -131,6 +134,7 @@ def _spared_inbound(wanted: Steering, settings: PlanSettings) -> Iterator[Exempt
     yield from excluded_interfaces(_IN, Stage.FORGOTTEN, wanted)
     yield from other_families(_IN, Stage.FORGOTTEN, wanted)
     yield from never_steered(_IN, Stage.FORGOTTEN, settings)
+    yield from from_probes(Stage.FORGOTTEN, wanted, settings)
     if wanted.virtual_interfaces:
         yield from direct_of_guests(Stage.FORGOTTEN, wanted)
     yield tunnel(Stage.FORGOTTEN, settings)

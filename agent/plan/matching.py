@@ -1,7 +1,7 @@
 """What the stages of a plan have in common: how rules are called, and what a wish matches."""
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_network
 from typing import Final
 
 from agent.plan.ranges import Ranges
@@ -16,6 +16,7 @@ from agent.plan.rules import (
     Match,
     NotOwnedBy,
     OfFamily,
+    OfProtocol,
     OnInterfaces,
     OverLoopback,
     OwnedBy,
@@ -120,6 +121,34 @@ def never_steered(direction: Direction, stage: Stage, settings: PlanSettings) ->
     for name, side in (("linklocal6-to", Side.DESTINATION), ("linklocal6-from", Side.SOURCE)):
         meaning = "link-local IPv6 is never steered: it cannot reach ::1"
         yield exempt(direction, stage, name, InNetworks((LINK_LOCAL6,), side), meaning)
+
+
+def from_probes(stage: Stage, wanted: Steering, settings: PlanSettings) -> Iterator[Exempt]:
+    """What the node itself opens. In the order of the stages, before what the pod's owner wishes: a probe that fails
+    ends the container. TCP alone: nobody probes by UDP."""
+    for name, match in _probes(Side.SOURCE, wanted, settings):
+        only_tcp = all_of(OfProtocol(Protocol.TCP), match)  # the stage FORGOTTEN sees no other
+        met = only_tcp if stage is Stage.CAPTURE else match
+        yield exempt(Direction.INBOUND, stage, name, met, "the node's own connections, its probes: to the application")
+
+
+def to_probes(wanted: Steering, settings: PlanSettings) -> Iterator[Exempt]:
+    """The answers, once conntrack has forgotten the connection. Nothing is exempt that the pod opens itself: an answer
+    opens nothing, and so is not captured."""
+    for name, match in _probes(Side.DESTINATION, wanted, settings):
+        yield exempt(Direction.OUTBOUND, Stage.FORGOTTEN, name, match, "answers to the node's own connections")
+
+
+def _probes(side: Side, wanted: Steering, settings: PlanSettings) -> Iterator[Named]:
+    if settings.probes is None:
+        return
+    sources = (settings.probes.source4, settings.probes.source6)
+    yield from in_networks("probes", _whole(sources, wanted), side)
+
+
+def _whole(addresses: Iterable[IPv4Address | IPv6Address], wanted: Steering) -> Iterator[Network]:
+    versions = {4 if family is IPFamily.IPV4 else 6 for family in wanted.families}
+    return (ip_network(address) for address in addresses if address.version in versions)
 
 
 # ── What the pod's owner excludes ──────────────────────────────────────────────────────────────────────────────────

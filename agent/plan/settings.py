@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Final
 
 from agent.plan.errors import InvalidPlan
@@ -12,7 +12,25 @@ from proxy.api import constants
 
 LOOPBACK4: Final = IPv4Network("127.0.0.0/8")  # RFC 1122 3.2.1.3: all of it, not 127.0.0.1 alone
 
+PROBE_SOURCE4: Final = IPv4Address("169.254.7.127")
+PROBE_SOURCE6: Final = IPv6Address("fd16:9254:7127:1337:ffff:ffff:ffff:ffff")
+"""Istio ambient's (HOST_PROBE_SNAT_IP, HOST_PROBE_SNAT_IPV6): a NetworkPolicy that lets its probes in lets ours in."""
+
 _PORTS: Final = ("outbound_port", "inbound_port", "tunnel_port", "dns_port")
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """The addresses from which the node's own processes reach a pod, kubelet's probes among them: who comes from there
+    speaks with the application itself. agent.plan.node_rules gives them to nobody else. Raises InvalidPlan."""
+
+    source4: IPv4Address = PROBE_SOURCE4
+    source6: IPv6Address = PROBE_SOURCE6
+
+    def __post_init__(self) -> None:
+        for address in (self.source4, self.source6):
+            if address.is_loopback or address.is_multicast or address.is_unspecified:
+                raise InvalidPlan("probes", f"{address} can be nobody's source: use {PROBE_SOURCE4}, {PROBE_SOURCE6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +43,8 @@ class PlanSettings:
     `own_pod` False: it calls the application as plainly as anybody (linkerd2-proxy), so what it sends to its own pod is
     never led to it again.
     `loopback4`: what of 127.0.0.0/8 is exempt by name (ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR); all that is sent over lo is
-    exempt anyway. `defaults`: what a pod gets that wishes nothing else.
+    exempt anyway. `defaults`: what a pod gets that wishes nothing else. `probes`: node mode; None: the node gives its
+    own connections no address to be known by, and they meet the proxy like anybody's.
     """
 
     outbound_port: int = constants.OUTBOUND_PORT
@@ -40,6 +59,7 @@ class PlanSettings:
     dns_port: int = constants.DNS_PORT
     loopback4: IPv4Network = LOOPBACK4
     defaults: Steering = field(default_factory=Steering)
+    probes: ProbeSettings | None = None
 
     def __post_init__(self) -> None:
         self._check_ports()
@@ -55,6 +75,8 @@ class PlanSettings:
             raise InvalidPlan("owners", "no user and no group: the proxy's own connections would come back to it")
         if not self.loopback4.subnet_of(LOOPBACK4):
             raise InvalidPlan("loopback4", f"{self.loopback4} is not within {LOOPBACK4}: use exclude_outbound_networks")
+        if self.probes is not None and self.owners is not None:
+            raise InvalidPlan("probes", "a sidecar has no node that would mark them: they are for node mode")
 
     def _check_ports(self) -> None:
         ports = {name: getattr(self, name) for name in _PORTS}

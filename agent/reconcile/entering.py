@@ -60,6 +60,11 @@ def _misfit(life: Life, found: Inspection) -> str:
             f"network namespace {life.netns_path} does not hold the pod's address {', '.join(map(str, own))} "
             f"(it holds: {holds}): correct the pod's `netns` or `addresses`"
         )
+    if found.held is Held.SIDECARS and not life.installed:
+        return (
+            "it holds the rules of `headgate init`, for a proxy of its own: take the init container away, or label it "
+            "headgate.io/mesh: disabled"
+        )
     # Where rules are in force already, the proxy's answer decides: to take them away would be to fail open.
     if found.conflicts and not life.announced and found.held is not Held.RULES:
         what = "; ".join(map(str, found.conflicts))

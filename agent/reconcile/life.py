@@ -72,6 +72,7 @@ class Held(Enum):
     NOTHING = "nothing"
     RULES = "rules"  # tables in the steering form, whole or damaged
     DRAIN_FORM = "drain form"  # captures nothing, keeps what was steered translated
+    SIDECARS = "a sidecar's rules"  # `headgate init` put them there, for the pod's own proxy: nothing of the node's
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,11 @@ def enter(life: Life, ending: State | None = None) -> Step:
 def looked(life: Life, held: Held) -> Life:
     """The life that knows what its namespace holds. The kernel is the state: what a former agent put there counts as
     put there by this one. What this one put there and somebody took away still counts: it is to be put back."""
+    nothing = held in (Held.NOTHING, Held.SIDECARS)
     return replace(
         known(life),
-        installed=life.installed or held is not Held.NOTHING,
-        drained=held is Held.DRAIN_FORM or (held is Held.NOTHING and life.drained),
+        installed=life.installed or not nothing,
+        drained=held is Held.DRAIN_FORM or (nothing and life.drained),
     )
 
 

@@ -11,6 +11,8 @@ from agent.explain.outcome import Explanation
 from agent.explain.packet import UDP
 from agent.explain.tables import Ruleset
 from agent.kernel import iproute, nft, sock_diag
+from agent.kernel.node_proc import node_proc
+from agent.kernel.socket_owners import owner_of
 from agent.kernel.surroundings import KernelSurroundings
 from agent.plan import IPFamily
 from agent.ruleset import nft_listing
@@ -86,5 +88,5 @@ def _takes(listener: sock_diag.Listener, version: int) -> bool:
 def _listener(found: list[sock_diag.Listener]) -> str:
     if not found:
         return "nobody listens there"
-    owner = sock_diag.owner_of(found[0].inode)
+    owner = owner_of(found[0], node_proc())
     return "somebody listens there" if owner is None else f"{owner.command}, pid {owner.pid}, listens there"

@@ -7,7 +7,8 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
-from agent.plan import PlanSettings, Steering, plan_of
+from agent.plan import PlanSettings, ProbeSettings, Steering, plan_of
+from agent.plan.node_rules import MEANINGS
 from agent.plan.ranges import Ranges
 from agent.plan.rules import IPFamily, Protocol
 from agent.plan.steering import DnsCapture, Included, Network, OwnerPorts, Owners, UdpPolicy, VirtualInterface
@@ -20,7 +21,11 @@ _PORTS: Final = Ranges.of(1)
 _IDS: Final = Ranges.of(1)
 _BOTH: Final[tuple[Network, ...]] = (IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8::/32"))
 _OWNERS: Final = Owners(Ranges.of(2), Ranges.of(2))
-_SETTINGS: Final = (PlanSettings(), PlanSettings(owners=_OWNERS), PlanSettings(owners=_OWNERS, passthrough=False))
+_SETTINGS: Final = (
+    PlanSettings(probes=ProbeSettings()),
+    PlanSettings(owners=_OWNERS),
+    PlanSettings(owners=_OWNERS, passthrough=False),
+)
 _ALL: Final = Steering(
     exclude_inbound_ports=_PORTS,
     exclude_inbound_networks=_BOTH,
@@ -61,6 +66,8 @@ def meanings_for(rule_ids: Iterable[str]) -> Callable[[str], str | None]:
     def meaning(rule_id: str) -> str | None:
         if rule_id.startswith(ENTRY):
             return _ENTRY_MEANING
+        if rule_id in MEANINGS:
+            return MEANINGS[rule_id]
         plain = _plain(rule_id)
         return next((known[plain] for known in by_fit if plain in known), None)
 

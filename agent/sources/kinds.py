@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from agent.kube.resources import Resource
+from agent.pods.told import TOLD
 
 PODS: Final = Resource("", ("v1",), "Pod", "pods")
 _ISTIO: Final = ("v1", "v1beta1", "v1alpha3")
@@ -56,7 +57,9 @@ def _pruned_pod(body: dict[str, Any]) -> dict[str, Any]:
     said = body.get("metadata", {})
     annotations = said.get("annotations") if isinstance(said, dict) else None
     if isinstance(annotations, dict):
-        metadata["annotations"] = {key: value for key, value in annotations.items() if key.startswith(_ANNOTATIONS)}
+        metadata["annotations"] = {
+            key: value for key, value in annotations.items() if key.startswith(_ANNOTATIONS) and key not in TOLD
+        }
     owners = said.get("ownerReferences") if isinstance(said, dict) else None
     if isinstance(owners, list):
         metadata["ownerReferences"] = [_part(owner, _OWNER) for owner in owners]

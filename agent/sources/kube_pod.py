@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from agent.pods import InvalidPod, IPAddress, Pairs, PodRef, sorted_pairs
 from agent.pods.selection import Candidate
+from agent.pods.told import TOLD
 
 _OVER: Final = frozenset({"Succeeded", "Failed"})
 _PROXIES: Final = frozenset({"istio-proxy", "linkerd-proxy", "kuma-sidecar", "consul-dataplane", "headgate-proxy"})
@@ -22,12 +23,15 @@ for one's own by them, and no such uid looks like this."""
 
 @dataclass(frozen=True, slots=True)
 class NodePod:
-    """`known_as`: the uid in the names of its cgroups. `over`: it has finished, and its address may be another's."""
+    """`known_as`: the uid in the names of its cgroups. `over`: it has finished, and its address may be another's.
+    `told`: of its annotations those that an agent writes itself; `ref` has the others, so that none hears its own
+    voice."""
 
     ref: PodRef
     candidate: Candidate
     known_as: str
     over: bool
+    told: Pairs = ()
 
 
 def node_pod(body: object) -> NodePod:
@@ -35,7 +39,9 @@ def node_pod(body: object) -> NodePod:
     if not isinstance(body, dict):
         raise InvalidPod("pod", "must be a mapping")
     metadata, spec, status = (_part(body, key) for key in ("metadata", "spec", "status"))
-    labels, annotations = _pairs(metadata, "labels"), _pairs(metadata, "annotations")
+    labels, annotated = _pairs(metadata, "labels"), _pairs(metadata, "annotations")
+    annotations = tuple(pair for pair in annotated if pair[0] not in TOLD)
+    told = tuple(pair for pair in annotated if pair[0] in TOLD)
     ref = PodRef(
         _text(metadata, "uid"),
         _text(metadata, "namespace"),
@@ -49,7 +55,7 @@ def node_pod(body: object) -> NodePod:
     candidate = Candidate(
         ref.namespace, sorted_pairs((*labels, *annotations)), spec.get("hostNetwork") is True, sidecar
     )
-    return NodePod(ref, candidate, _known_as(ref), _text(status, "phase") in _OVER)
+    return NodePod(ref, candidate, _known_as(ref), _text(status, "phase") in _OVER, told)
 
 
 def _known_as(ref: PodRef) -> str:

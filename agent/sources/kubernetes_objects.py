@@ -6,7 +6,7 @@ not counts as listed and may come later; one that the agent may not list does no
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -41,6 +41,10 @@ class KubernetesObjects:
     def problems(self) -> tuple[str, ...]:
         """What keeps it from being up to date, one line a kind."""
         return tuple(watch.problem for watch in self._watches if watch.problem)
+
+    def of_kind(self, kind: Resource) -> Iterator[ObjectName]:
+        """What there is of one kind that is watched."""
+        return (_object_name(kind, name) for name in self._known[kind])
 
     async def watch(self) -> None:
         """Never returns."""

@@ -65,7 +65,7 @@ class _Builder:
             case yaml.ScalarEvent():
                 self._count(event, 1)
                 if not self._is_key(event):
-                    value = _scalar(event)
+                    value = scalar_value(event)
                     if event.anchor:
                         self.anchors[event.anchor] = (value, 1)
                     self._add(event, value)
@@ -151,7 +151,8 @@ def _name(body: dict[str, object], line: int) -> ObjectName:
     return ObjectName(api_version.rpartition("/")[0], kind, namespace, name)
 
 
-def _scalar(event: yaml.ScalarEvent) -> object:
+def scalar_value(event: yaml.ScalarEvent) -> object:
+    """What it means to Kubernetes. Raises InvalidManifest."""
     text = str(event.value)
     if event.tag is not None and event.tag not in _TEXT_TAGS:
         raise _error(event, f"tag {printable(event.tag, 80)} is not supported")

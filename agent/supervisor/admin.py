@@ -24,6 +24,7 @@ from agent.supervisor.effects import Effects
 from agent.supervisor.registry import Registry
 from agent.supervisor.reports import PodReports
 from agent.supervisor.standing import Known, agent_view, why_view
+from agent.supervisor.status import status_view
 from agent.supervisor.views import plan_view, pod_view, rules_view
 from agent.supervisor.worker import PodWorker
 
@@ -73,7 +74,11 @@ class Admin:
     def metrics_application(self) -> web.Application:
         application = web.Application()
         application.router.add_get("/metrics", self._exposition)
+        application.router.add_get("/status", self._status)
         return application
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return web.json_response(status_view(self._facts(), self._registry.lives()))
 
     async def _pods(self, request: web.Request) -> web.Response:
         return web.json_response({**self._facts(), "pods": [self._view(life) for life in self._registry.lives()]})

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Final, ParamSpec, Protocol, TypeVar
 
 from agent.handoff.fds import FdStore
@@ -52,6 +53,7 @@ from agent.reconcile.life import (
     Withdrawn,
 )
 from agent.supervisor import inside
+from agent.supervisor.budget import MOST, Budget
 from agent.supervisor.inside import Applied, LookedAfter
 from agent.supervisor.precedence import Precedence
 from agent.supervisor.reports import PodReports, key_of
@@ -87,7 +89,7 @@ class Watch(Protocol):
 class Rules(Protocol):
     """What is done inside a pod's namespace, with one backend: agent.supervisor.inside, or IptablesRules."""
 
-    def inspect(self, settings: PlanSettings, /) -> Inspection: ...
+    def inspect(self, settings: PlanSettings, proc: Path, /) -> Inspection: ...
 
     def enrol(
         self,
@@ -131,8 +133,12 @@ class Effects:
         reports: PodReports,
         rules: Rules = inside,
         backend: str = "nft",
+        proc: Path = Path("/proc"),
+        budget: Budget | None = None,
     ) -> None:
-        """`backend`: what `rules` are made of, as it is told."""
+        """`backend`: what `rules` are made of, as it is told. `proc`: the node's. `budget` None: for all pods."""
+        self._budget = budget or Budget(MOST)
+        self._proc = proc
         self.backend = backend
         self._rules = rules
         self._settings = settings
@@ -161,7 +167,13 @@ class Effects:
             self._reports.not_healed(life, event.reason)
         return event
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return (self._budget.problem,) if self._budget.problem else ()
+
     async def _outcome(self, life: Life, effect: Effect) -> Event:
+        if isinstance(effect, Inspect) and (reason := self._budget.admit(life.pod.uid)):
+            return Refused(reason)
         try:
             return await self._perform(life, effect)
         except _NetnsGone as error:
@@ -183,7 +195,7 @@ class Effects:
                 await self._zds.remove(life.pod.uid)
                 return Withdrawn()
             case Inspect():
-                inspection = await self._inside(life, self._rules.inspect, self._settings)
+                inspection = await self._inside(life, self._rules.inspect, self._settings, self._proc)
                 if inspection.netns_cookie:
                     self._store.expect(life.pod.uid, inspection.netns_cookie)
                 return Inspected(inspection)
@@ -289,6 +301,7 @@ class Effects:
         self._reports.forget(life)
         if not replaced:
             self._store.drop(life.pod.uid)
+            self._budget.release(life.pod.uid)
 
 
 def _open(life: Life) -> OpenNetns:

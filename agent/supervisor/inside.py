@@ -9,17 +9,16 @@ import struct
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from agent.kernel import backends, conntrack, held, iproute, nft, nft_replay, outside, sock_diag
+from agent.kernel import backends, conntrack, held, iproute, nft, nft_replay, outside, sock_diag, socket_owners
 from agent.kernel.backends import Backend
 from agent.kernel.held import Found
-from agent.kernel.iptables_tools import legacy_used
 from agent.kernel.nft import RuleCounter
 from agent.kernel.refused import KernelRefused
 from agent.plan import (
     FlowKey,
-    IPFamily,
     OnUnsteered,
     PlanSettings,
     RedirectPlan,
@@ -39,13 +38,11 @@ from agent.plan.render.nft import (
 )
 from agent.plan.rules import Capture, Protocol
 from agent.reconcile.life import Held, Inspection, PortConflict
-from agent.supervisor import left_alone, unsteered
+from agent.supervisor import holding, left_alone, unsteered
+from agent.supervisor.holding import TABLES
 from agent.supervisor.unsteered import Unsteered
 
 _SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h
-_OURS: Final = frozenset({TABLE, ANCHOR_TABLE})
-_IPTABLES: Final = frozenset({"raw", "mangle", "nat", "filter"})
-"""What iptables-nft calls its tables, of families ip and ip6."""
 _RETURN_PATH_PARTS: Final = 2  # a rule and a route a family
 
 
@@ -78,15 +75,17 @@ class LookedAfter:
     table: conntrack.Table
 
 
-def inspect(settings: PlanSettings, held_here: Callable[[PlanSettings], Held] | None = None) -> Inspection:
-    """Addresses, who listens on the proxy's ports, and what a former agent left in force (`held_here`: as another
-    backend finds it). The proxy's own listeners carry its mark: after a restart of the agent they are there already,
-    and are no conflict."""
+def inspect(
+    settings: PlanSettings, proc: Path = Path("/proc"), held_here: Callable[[PlanSettings], Held] | None = None
+) -> Inspection:
+    """Addresses, who listens on the proxy's ports (named by the node's `proc`), and what a former agent left in force
+    (`held_here`: as another backend finds it). The proxy's own listeners carry its mark: after a restart of the agent
+    they are there already, and are no conflict."""
     ours = (settings.outbound_port, settings.inbound_port, settings.tunnel_port)
     conflicts = []
     for listener in sock_diag.listeners():
         if listener.port in ours and (listener.mark or 0) & settings.mark_mask != settings.proxy_mark:
-            owner = sock_diag.owner_of(listener.inode)
+            owner = socket_owners.owner_of(listener, proc)
             conflicts.append(PortConflict(listener.port, owner.pid if owner else 0, owner.command if owner else ""))
     left = (held_here or _held)(settings)
     return Inspection(iproute.read_addresses(), tuple(dict.fromkeys(conflicts)), left, _netns_cookie())
@@ -98,8 +97,13 @@ def _netns_cookie() -> int:
 
 
 def _held(settings: PlanSettings) -> Held:
-    if not nft.tables() & _OURS:
-        return Held.RULES if _others() else held_beside_rules(settings)
+    if not nft.tables() & TABLES:
+        others = holding.others()
+        if others:
+            return Held.SIDECARS if holding.for_a_sidecar(others) else Held.RULES
+        return held_beside_rules(settings)
+    if holding.for_a_sidecar((Backend.NFTABLES,)):
+        return Held.SIDECARS
     return Held.DRAIN_FORM if _drains(drain_rule_ids(settings)) else Held.RULES
 
 
@@ -128,11 +132,11 @@ def install(
     """Put the plan in force; a namespace that holds it already is left alone, counters, handles, sets and all.
     `replaces`: what was in force until now, if that is known."""
     began = time.perf_counter()
-    if not nft.tables() & _OURS:
+    if not nft.tables() & TABLES:
         try:
             return _install_fresh(plan, settings, on_unsteered, began)
         except KernelRefused:
-            if not nft.tables() & _OURS:  # else somebody else installs at this moment
+            if not nft.tables() & TABLES:  # else somebody else installs at this moment
                 raise
     return restore(plan, settings, Unsteered(), on_unsteered, began, replaces)
 
@@ -147,16 +151,9 @@ def enrol(
     nobody answers."""
     refuse_deaf(plan)
     applied = install(plan, settings, on_unsteered, replaces)
-    for other in _others() if applied.changed else ():
+    for other in holding.others() if applied.changed else ():
         backends.remove_rules(other)
     return applied
-
-
-def _others() -> frozenset[Backend]:
-    """Which other backends hold something of ours. Most pods have no table of iptables at all, which is asked first, in
-    half the time."""
-    used = nft.tables(socket.AF_UNSPEC) & _IPTABLES or any(map(legacy_used, IPFamily))
-    return backends.held() - {Backend.NFTABLES} if used else frozenset()
 
 
 def refuse_deaf(plan: RedirectPlan) -> None:
@@ -186,7 +183,7 @@ def _install_fresh(plan: RedirectPlan, settings: PlanSettings, on_unsteered: OnU
         else:
             nft_replay.apply_fresh(script)
     except BaseException:
-        if not nft.tables() & _OURS:  # nothing was in force before either
+        if not nft.tables() & TABLES:  # nothing was in force before either
             iproute.remove_return_path(plan.return_path)
         raise
     late = left_alone.concerned(plan, settings, outside.read_later(before, settings))
@@ -228,7 +225,7 @@ def restore(
     remembered = remembered.also(unsteered.known())
     if in_force(plan):
         return Applied(time.perf_counter() - began, remembered, changed=False)
-    translated = () if nft.tables() & _OURS else _translated(settings)
+    translated = () if nft.tables() & TABLES else _translated(settings)
     iproute.ensure_return_path(plan.return_path)
     passed = None if in_force(plan) else _replace(plan, settings, remembered, replaces)
     seconds = time.perf_counter() - began
@@ -345,21 +342,30 @@ def _answerer(entry: conntrack.Entry) -> FlowKey:
 
 # ── Out of force ───────────────────────────────────────────────────────────────────────────────────────────────────
 def drain(plan: RedirectPlan) -> None:
-    """A namespace that holds the drain form already is left alone."""
+    """A namespace that holds the drain form already is left alone, and so is a sidecar's: a life that ends before its
+    first look does not know."""
     # Asked in this order: to find the form in force is the exception, and to know what it looks like takes a while.
     if _drains({rule.rule_id for rule in plan.drain}) and not held.compare(held.expectation(plan, Form.DRAIN)).changes:
+        return
+    if holding.sidecars():
         return
     iproute.ensure_return_path(plan.return_path)
     nft.apply(drain_script(plan))
 
 
 def remove(plan: RedirectPlan) -> None:
-    """Tables first: with them go the marks that the return path serves."""
+    """Tables first: with them go the marks that the return path serves. A sidecar's stay."""
+    if holding.sidecars():
+        return
     nft.apply(remove_script())
     iproute.remove_return_path(plan.return_path)
 
 
 def count_steered(settings: PlanSettings) -> int:
+    """The sockets first, which cost a tenth of conntrack: a pod that is taken down has none left at the proxy's ports,
+    and without that end nothing is translated that anybody would answer."""
+    if not sock_diag.is_spoken_with(settings.steered_ports):
+        return 0
     return conntrack.count_steered(settings.steered_ports)
 
 

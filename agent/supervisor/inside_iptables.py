@@ -9,6 +9,7 @@ import ipaddress
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from agent.kernel import backends, conntrack, glance, iproute, iptables, outside, sock_diag
@@ -23,7 +24,7 @@ from agent.plan.iptables_saved import is_older
 from agent.plan.render.iptables import older_chain
 from agent.plan.rules import Direction
 from agent.reconcile.life import Held, Inspection
-from agent.supervisor import inside, left_alone, unsteered
+from agent.supervisor import holding, inside, left_alone, unsteered
 from agent.supervisor.inside import Applied, LookedAfter
 from agent.supervisor.unsteered import Unsteered
 
@@ -43,12 +44,15 @@ class IptablesRules:
     def _variant(self) -> Variant:
         return Variant.NFT if self.backend is Backend.IPTABLES_NFT else Variant.LEGACY
 
-    def inspect(self, settings: PlanSettings) -> Inspection:
-        return inside.inspect(settings, self._held)
+    def inspect(self, settings: PlanSettings, proc: Path) -> Inspection:
+        return inside.inspect(settings, proc, self._held)
 
     def _held(self, settings: PlanSettings) -> Held:
-        if not iptables.held(self._variant):
-            return Held.RULES if backends.held() else inside.held_beside_rules(settings)
+        held = backends.held()
+        if holding.for_a_sidecar(held):
+            return Held.SIDECARS
+        if self.backend not in held:
+            return Held.RULES if held else inside.held_beside_rules(settings)
         drained = iptables.changes(self._variant, plan_of(settings.defaults, settings), Form.DRAIN)
         return Held.RULES if drained else Held.DRAIN_FORM
 
@@ -141,9 +145,13 @@ class IptablesRules:
 
     # ── Out of force ───────────────────────────────────────────────────────────────────────────────────────────────
     def drain(self, plan: RedirectPlan) -> None:
+        if holding.sidecars():
+            return
         iptables.apply(self._variant, plan, Form.DRAIN, frozenset)
 
     def remove(self, plan: RedirectPlan) -> None:
+        if holding.sidecars():
+            return
         backends.remove(plan, self.backend)
 
     def count_steered(self, settings: PlanSettings) -> int:

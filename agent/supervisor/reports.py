@@ -14,6 +14,7 @@ from agent.kernel.conntrack import Table
 from agent.metrics import AgentMetrics
 from agent.plan import FlowKey, RedirectPlan, diff_plan
 from agent.pods import NetnsId
+from agent.pods.probe_path import ProbePath
 from agent.printable import printable
 from agent.reconcile import Life, State
 from agent.reconcile.life import Drifted
@@ -36,9 +37,22 @@ def _key(uid: str, netns_id: NetnsId) -> Key:
     return f"{uid} {netns_id}"
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeFacts:
+    """`listed`: the node gives its probes of this pod their address; `paths`: as they were last tried, none yet."""
+
+    listed: bool
+    paths: tuple[ProbePath, ...] = ()
+
+    @property
+    def failing(self) -> tuple[ProbePath, ...]:
+        return tuple(path for path in self.paths if path.fails)
+
+
 @dataclass(slots=True)
 class PodFacts:
-    """`drifts`: how often the kernel was found to hold something else than planned; `drift`: what it was last."""
+    """`drifts`: how often the kernel was found to hold something else than planned; `drift`: what it was last. `probes`
+    None: they meet the proxy like anybody's connections."""
 
     unsteered: Unsteered = field(default_factory=Unsteered)
     foreign: tuple[str, ...] = ()
@@ -47,6 +61,7 @@ class PodFacts:
     found_s: float = 0.0  # monotonic; when the drift was found that is not healed yet
     conntrack_full: bool = False
     conntrack_dropped: int | None = None
+    probes: ProbeFacts | None = None
     complained: str = ""  # what was last told to be wrong with the pod
 
 
@@ -160,6 +175,22 @@ class PodReports:
         self.unsteered(life, applied.unsteered)
         if applied.ended:
             _log.warning("pod %s: connections outside the mesh were reset: %s", life.pod, _named(applied.ended))
+
+    # ── Probes ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def probed(self, life: Life, found: ProbeFacts) -> None:
+        """Told when a way is found shut, and when none is any more: the pod itself is well, and its state stays."""
+        facts = self._known(life)
+        before, facts.probes = facts.probes, found
+        told = frozenset(path.address for path in before.failing) if before is not None else frozenset()
+        for path in found.failing:
+            if path.address not in told:
+                message = f"kubelet's probes fail: {path.reason}; {path.remedy}"
+                self._events.record(life.pod, EventType.WARNING, Reason.PROBES_BLOCKED, message)
+                _log.warning("pod %s: %s", life.pod, message, extra={"pod": str(life.pod)})
+        if told and found.paths and not found.failing:
+            message = "kubelet's probes reach the pod again"
+            self._events.record(life.pod, EventType.NORMAL, Reason.PROBES_PASS, message)
+            _log.info("pod %s: %s", life.pod, message, extra={"pod": str(life.pod)})
 
     # ── conntrack ──────────────────────────────────────────────────────────────────────────────────────────────────
     def conntrack(self, life: Life, table: Table) -> None:

@@ -37,11 +37,16 @@ from agent.sources.kubernetes_pods import KubernetesPods
 from agent.supervisor import inside
 from agent.supervisor.admin import Admin, metrics_sockets, serving
 from agent.supervisor.attaching import Attaching
+from agent.supervisor.budget import Budget
+from agent.supervisor.cluster_duties import ClusterDuties
+from agent.supervisor.cluster_telling import ClusterTelling
 from agent.supervisor.drift_rounds import Comparing, DriftRounds, NftComparing
 from agent.supervisor.drift_watch import DriftWatch
 from agent.supervisor.effects import Effects, Rules, answer
 from agent.supervisor.followers import Followers
 from agent.supervisor.inside_iptables import IptablesComparing, IptablesRules
+from agent.supervisor.probe_ways import node_probes
+from agent.supervisor.readiness import Readiness
 from agent.supervisor.registry import Registry
 from agent.supervisor.reports import PodReports
 from agent.supervisor.sources import ObjectSource, PodSource, sources_of
@@ -132,13 +137,8 @@ class _Agent:
         self._metrics = AgentMetrics()
         self._threads = NetnsThreads()
         stack.callback(self._threads.close)
-        self._zds = ZdsServer(
-            self._snapshot,
-            self._answered,
-            self._metrics.proxy_connected,
-            on_announced=self._metrics.announced,
-            is_ours=self._is_ours,
-        )
+        connected, announced = self._metrics.proxy_connected, self._metrics.announced
+        self._zds = ZdsServer(self._snapshot, self._answered, connected, on_announced=announced)
         self._sources = sources_of(settings, stack)
         self._watching: list[asyncio.Task[None]] = []
         self._object_lines = ObjectLines()
@@ -148,46 +148,47 @@ class _Agent:
         self._events = Events(time.time)
         self._reports = PodReports(self._metrics, self._events)
         chosen = _chosen(settings)
-        self._drift = DriftWatch(
-            settings.life.plan,
-            self._drifted,
-            self._foreign,
-            functools.partial(DriftRounds, comparing=chosen.comparing),
-        )
+        rounds = functools.partial(DriftRounds, comparing=chosen.comparing, proc=settings.proc)
+        self._drift = DriftWatch(settings.life.plan, self._drifted, self._foreign, rounds)
         stack.callback(self._drift.close)
         self._effects = Effects(
-            settings.life.plan,
-            settings.on_unsteered,
-            self._threads,
-            self._zds,
-            self._objects,
-            self._metrics,
-            self._store,
-            self._drift,
-            self._reports,
-            chosen.rules,
-            chosen.backend.value,
-        )
+            settings.life.plan, settings.on_unsteered, self._threads, self._zds, self._objects, self._metrics,
+            self._store, self._drift, self._reports, chosen.rules, chosen.backend.value, settings.proc,
+            Budget.of_this_process(),
+        )  # fmt: skip
         stack.callback(self._effects.close)
         self._registry = Registry(settings.life, self._effects, self._metrics, self._forget, self._told)
-        self._attaching = self._attaching_to(self._sources.pods)
-        self._followers = Followers(tuple(one for one in (self._attaching,) if one is not None))
-        self._chain = _chain_of(settings)
+        self._join(settings, stack)
+        known = Known(self._standing, self._own_object_known, self._sources.pods.listed_at, self._left_out)
         self._admin = Admin(
-            settings,
-            self._registry,
-            self._effects,
-            self._metrics,
-            self._facts,
-            self._reports,
-            self._events,
-            Known(self._standing, self._own_object_known, self._sources.pods.listed_at, self._left_out),
+            settings, self._registry, self._effects, self._metrics, self._facts, self._reports, self._events, known
         )
+
+    def _join(self, settings: AgentSettings, stack: contextlib.AsyncExitStack) -> None:
+        """What there is to do beside steering: for the container runtime, the kubelet and the API server."""
+        self._attaching = self._attaching_to(self._sources.pods)
+        self._probes = node_probes(settings, stack, self._threads, self._effects.counters, self._reports)
+        self._followers = Followers(tuple(one for one in (self._attaching, self._probes) if one is not None))
+        self._chain = _chain_of(settings)
+        self._telling = ClusterTelling(
+            settings, self._sources, self._registry.life, self._events, self._metrics, self._object_lines,
+            self._objects.verdicts,
+        )  # fmt: skip
+        self._readiness = Readiness(
+            self._sources.pods, self._sources.objects, lambda: self._object_lines.complete, self._chain
+        )
+        self._duties = ClusterDuties(
+            settings.cluster, self._sources.client, self._registry.lives, self._reports.of, self._events,
+            lambda: self._zds.connected and not self._readiness.missing(),
+        )  # fmt: skip
 
     async def run(self, stopping: asyncio.Event) -> None:
         works: list[Coroutine[Any, Any, Any]] = [self._watch(), self._drift.run(), stopping.wait()]
         if self._chain is not None:  # only now: what the plugin asks is answered
             works.append(self._chain.keep())
+        if self._probes is not None:
+            works.append(self._probes.run())
+        works += [work() for work in (*self._telling.works, *self._duties.works)]
         tasks: list[asyncio.Task[Any]] = [*self._watching, *(asyncio.create_task(work) for work in works)]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -209,7 +210,9 @@ class _Agent:
         self._stack.push_async_callback(self._objects.close)
         # Before any pod is known: an API server that does not answer is to be told of.
         await self._stack.enter_async_context(serving(self._admin.admin_application(), [admin_socket]))
-        await self._stack.enter_async_context(serving(self._admin.metrics_application(), ports))
+        metrics = self._admin.metrics_application()
+        self._readiness.serve_in(metrics)
+        await self._stack.enter_async_context(serving(metrics, ports))
         self._begin_watching()
         for event in await self._unless_ended(self._sources.pods.first()):
             self._registry.heard(event)
@@ -221,6 +224,7 @@ class _Agent:
             cni = CniServer(self._attaching)
             await cni.start(self._listen(self._settings.cni_socket))
             self._stack.push_async_callback(cni.close)
+        self._readiness.opened(self._answers_at)
         _log.info("agent is ready; %d pods", len(self._registry.lives()))
 
     def _begin_watching(self) -> None:
@@ -262,11 +266,21 @@ class _Agent:
     async def _leave(self) -> None:
         if not self._settings.cleanup_on_exit:
             await self._registry.abandon()
+            await self._telling.leave(cleanup=False)
             _log.info("agent ends; rules stay in force")
             return
         for life in await self._registry.stop(CLEANUP_S):
             _log.warning("pod %s keeps its rules: it is %s: %s", life.pod, life.state.value, life.reason)
+        if self._probes is not None:
+            await self._probes.leave()
+        await self._telling.leave(cleanup=True)
         _log.info("agent ends; rules are removed")
+
+    @property
+    def _answers_at(self) -> tuple[Path, ...]:
+        settings = self._settings
+        always = (settings.admin_socket, settings.objects_socket, settings.fds_socket, settings.zds_socket)
+        return always if self._attaching is None else (*always, settings.cni_socket)
 
     # ── What others ask for ────────────────────────────────────────────────────────────────────────────────────────
     def _snapshot(self) -> Any:
@@ -306,9 +320,6 @@ class _Agent:
         if worker is not None:
             self._reports.foreign(worker.life, chains)
 
-    def _is_ours(self, pid: int) -> bool:
-        return self._store.is_served_by(pid)
-
     def _knows(self, uid: str) -> bool:
         return self._registry.knows(uid)
 
@@ -337,7 +348,11 @@ class _Agent:
             "proxy_connected": self._zds.connected,
             "problems": [
                 *sources.pods.problems,
+                *self._effects.problems,
+                *((f"probes: {self._probes.problem}",) if self._probes is not None and self._probes.problem else ()),
                 *(() if sources.objects is None else sources.objects.problems),
+                *self._telling.problems,
+                *self._duties.problems,
                 *((f"CNI: {self._chain.problem}",) if self._chain is not None and self._chain.problem else ()),
             ],
             "skipped": [

@@ -18,6 +18,7 @@ from agent.sources.kubernetes_objects import KubernetesObjects
 from agent.sources.kubernetes_pods import KubernetesPods
 from agent.sources.netns import NetnsSource
 from agent.sources.objects import Changes, ObjectsDirectory
+from agent.supervisor.left_behind import left_behind
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -53,11 +54,13 @@ class ObjectSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """`works`, to be begun, run beside them and never return. `objects` None: the proxy has a source of its own."""
+    """`works`, to be begun, run beside them and never return. `objects` None: the proxy has a source of its own.
+    `client`: of the API server, None where none is asked."""
 
     pods: PodSource
     objects: ObjectSource | None
     works: tuple[Work, ...] = ()
+    client: ApiClient | None = None
 
 
 def sources_of(settings: AgentSettings, stack: AsyncExitStack) -> Sources:
@@ -74,10 +77,10 @@ def sources_of(settings: AgentSettings, stack: AsyncExitStack) -> Sources:
     pods: PodSource = NetnsSource(settings.pods_file)
     if settings.pods_file is None:
         scan = partial(sandboxes, cluster.proc, cluster.netns_mounts, {})
-        found = KubernetesPods(client, pace, cluster.node_name, cluster.selection, scan)
+        found = KubernetesPods(client, pace, cluster.node_name, cluster.selection, scan, left_behind)
         works.append(found.watch)
         pods = found
     if from_files is not None:
-        return Sources(pods, from_files, tuple(works))
+        return Sources(pods, from_files, tuple(works), client)
     objects = KubernetesObjects(client, pace, spread_s=cluster.spread_s)
-    return Sources(pods, objects, (*works, objects.watch))
+    return Sources(pods, objects, (*works, objects.watch), client)

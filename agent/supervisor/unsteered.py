@@ -59,6 +59,8 @@ class Look:
 def look(settings: PlanSettings) -> Look:
     """By sockets and conntrack. Raises OSError."""
     flows = sock_diag.established()
+    if not flows:  # as in a pod that is taken down; conntrack is dear
+        return Look(frozenset(), frozenset())
     ends = conntrack.other_ends()
     past = outside_the_mesh(flows, settings.steered_ports, ends)
     cut = frozenset(flow for flow in past if flow in ends and ends[flow][1] in settings.steered_ports)

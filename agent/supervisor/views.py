@@ -10,7 +10,7 @@ from agent.plan.render.nft import ANCHOR_TABLE, TABLE, chain_of, rule_expression
 from agent.plan.rules import Rule
 from agent.pods import Proofs
 from agent.reconcile import Life
-from agent.supervisor.reports import NO_FACTS, PodFacts
+from agent.supervisor.reports import NO_FACTS, PodFacts, ProbeFacts
 
 
 def pod_view(life: Life, facts: PodFacts = NO_FACTS) -> dict[str, Any]:
@@ -35,6 +35,25 @@ def pod_view(life: Life, facts: PodFacts = NO_FACTS) -> dict[str, Any]:
         "last_drift": facts.drift,
         "foreign_chains": list(facts.foreign),
         "conntrack_full": facts.conntrack_full,
+        "probes": _probes_view(facts.probes),
+    }
+
+
+def _probes_view(probes: ProbeFacts | None) -> dict[str, Any] | None:
+    if probes is None:
+        return None
+    return {
+        "listed": probes.listed,
+        "paths": [
+            {
+                "address": str(path.address),
+                "status": path.status.value,
+                "fails": path.fails,
+                "reason": path.reason,
+                "remedy": path.remedy,
+            }
+            for path in probes.paths
+        ],
     }
 
 

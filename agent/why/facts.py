@@ -113,6 +113,26 @@ class Proved:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbePath:
+    """To one address of the pod; `status`: a value of agent.pods.probe_path.PathStatus. `fails`: whatever the
+    application does."""
+
+    address: str
+    status: str
+    fails: bool = False
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """`listed`: the node gives those of this pod their address. `paths`: as they were last tried; none yet."""
+
+    listed: bool
+    paths: tuple[ProbePath, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Outside:
     """Connections that go past the proxy and would not, were they opened now: how many, and some of them in words."""
 
@@ -132,7 +152,8 @@ class Pod:
     it, "" when it does; `mesh_label`: value of its label headgate.io/mesh, None without one. `installed`: rules of ours
     are in force, as far as the agent knows; `drained`: in the form that captures nothing. `object_known`: of the pod's
     own Kubernetes object, where the agent tells of objects. `drifts`: how often the rules were found changed;
-    `last_drift`: to what and by whom. `conntrack_full`: as the agent found it at the last proof."""
+    `last_drift`: to what and by whom. `conntrack_full`: as the agent found it at the last proof. `probes` None:
+    kubelet's are nothing of the agent's."""
 
     name: str
     uid: str
@@ -153,6 +174,7 @@ class Pod:
     drifts: int = 0
     last_drift: str = ""
     conntrack_full: bool = False
+    probes: Probes | None = None
 
     @property
     def capturing(self) -> bool:

@@ -13,6 +13,8 @@ from agent.why.facts import (
     Origin,
     Outside,
     Pod,
+    ProbePath,
+    Probes,
     Proved,
     Proxy,
     Rejection,
@@ -81,6 +83,7 @@ def pod(body: Mapping[str, Any]) -> Pod:
         drifts=_number(body["drifts"]),
         last_drift=_text(body["last_drift"]),
         conntrack_full=conntrack_full(body),
+        probes=_probes(body["probes"]),
     )
 
 
@@ -105,6 +108,18 @@ def proofs(body: Mapping[str, Any]) -> tuple[Proved, ...] | Unknown:
 def conntrack_full(body: Mapping[str, Any]) -> bool:
     """Of the same."""
     return _flag(body["conntrack_full"])
+
+
+def _probes(told: Mapping[str, Any] | None) -> Probes | None:
+    if told is None:
+        return None
+    paths = (
+        ProbePath(
+            _text(one["address"]), _text(one["status"]), _flag(one["fails"]), _text(one["reason"]), _text(one["remedy"])
+        )
+        for one in told["paths"]
+    )
+    return Probes(_flag(told["listed"]), tuple(paths))
 
 
 def _wishes(body: Mapping[str, Any]) -> Wishes:

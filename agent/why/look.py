@@ -2,9 +2,6 @@
 nothing."""
 
 import errno
-import fcntl
-import socket
-import struct
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,9 +9,11 @@ from typing import Final, TypeVar
 
 from agent.kernel import conntrack, iproute, sock_diag
 from agent.kernel.netns import NetnsRefused, host_netns_id, open_netns
+from agent.kernel.node_proc import node_proc
 from agent.kernel.refused import KernelRefused
 from agent.kernel.scratch import inside
 from agent.kernel.sock_diag import Listener
+from agent.kernel.socket_owners import owner_of
 from agent.plan import PlanSettings
 from agent.pods import IPAddress
 from agent.ruleset.conflicts import conflicts
@@ -26,9 +25,6 @@ from proxy.api.constants import PROXY_PORTS
 
 T = TypeVar("T")
 
-_SIOCGIFFLAGS: Final = 0x8913  # linux/sockios.h
-_IFF_UP: Final = 1
-_IFREQ: Final = struct.Struct("16sh14x")  # netdevice(7)
 _IPV6_OFF: Final = tuple(Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6") for name in ("all", "lo"))
 _HOME: Final = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
 _CAPTURES: Final = ("out-capture", "in-capture")
@@ -84,10 +80,8 @@ def _known(read: Callable[[], T]) -> T | Unknown:
 
 
 def _loopback(addresses: tuple[IPAddress, ...]) -> Loopback:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        _, flags = _IFREQ.unpack(fcntl.ioctl(sock, _SIOCGIFFLAGS, _IFREQ.pack(b"lo", 0)))
     has = {version: home in addresses for version, home in _HOME.items()}
-    return Loopback(bool(flags & _IFF_UP), has[4], has[6], any(map(_is_on, _IPV6_OFF)))
+    return Loopback(iproute.loopback_is_up(), has[4], has[6], any(map(_is_on, _IPV6_OFF)))
 
 
 def _is_on(switch: Path) -> bool:
@@ -110,7 +104,7 @@ def _held(listener: Listener, settings: PlanSettings) -> PortHeld:
         return PortHeld(listener.port, None)
     if listener.mark & settings.mark_mask == settings.proxy_mark:
         return PortHeld(listener.port, marked=True)
-    owner = sock_diag.owner_of(listener.inode)
+    owner = owner_of(listener, node_proc())
     return PortHeld(listener.port, False, owner.pid if owner else 0, owner.command if owner else "")
 
 

@@ -22,6 +22,7 @@ class Step(Enum):
     RULES = "rules"
     POLICY = "policy"
     PROOFS = "proofs"
+    PROBES = "probes"  # only where the agent has to do with kubelet's
     OUTSIDE = "outside"
 
 

@@ -1,20 +1,16 @@
 """What agent and proxy say on objects.sock besides ZDS: one JSON object a line, both ways.
 
 The agent greets with Hello, then tells of Kubernetes objects as they are: every one, Synced, and from then on what
-changes. The proxy reports each proof connection that reached it. Types and fields unknown here are ignored, so that
-either side may be newer than the other. Nothing rests on who the peer is: a relay may stand between.
+changes. The proxy reports each proof connection that reached it, and what it has decided on objects whose kind has a
+status for that. Types and fields unknown here are ignored, so that either side may be newer than the other. Nothing
+rests on who the peer is: a relay may stand between.
 """
 
 import json
 import re
-import socket
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, Literal, NamedTuple
-
-from proxy.api import zds
 
 MAX_LINE_BYTES: Final = 1 << 16
 """asyncio.streams' own default; what is said here today is below 1 KiB."""
@@ -28,6 +24,12 @@ PROOF_ANSWER: Final = b"HEADGATE-PROVED\n"
 NONCE_DIGITS: Final = 32
 PROOF_BYTES: Final = len(PROOF_PREFIX) + NONCE_DIGITS + 1
 """A proof connection's whole request: prefix, nonce in hexadecimal, newline (48 bytes)."""
+
+JUDGED_GROUP: Final = "gateway.networking.k8s.io"
+"""Of its objects the agent is told whether they are in force: they have a place for it, `status.parents`."""
+MAX_VERDICT_CHARACTERS: Final = 1000
+"""Of a field and of a reason each: a verdict stays far below MAX_LINE_BYTES, whatever an object says."""
+_MAX_GENERATION: Final = (1 << 63) - 1
 
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
 _COOKIE_MAX: Final = (1 << 64) - 1
@@ -88,7 +90,19 @@ class Proof:
     port: int
 
 
-Message = Hello | Proof | ObjectSeen | ObjectGone | Synced
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the proxy has decided on an object at its metadata.generation (0: it has none): accepted, or not, for the
+    `reason` that its `field` gives; both are empty for what is accepted."""
+
+    name: ObjectName
+    generation: int
+    accepted: bool
+    field: str = ""
+    reason: str = ""
+
+
+Message = Hello | Proof | ObjectSeen | ObjectGone | Synced | Verdict
 
 
 def encode_proof_request(nonce: str) -> bytes:
@@ -126,6 +140,9 @@ def encode(message: Message) -> bytes:
                 "original_destination": str(destination),
                 "port": port,
             }
+        case Verdict(name, generation, accepted, field, reason):
+            told = {"field": field[:MAX_VERDICT_CHARACTERS], "reason": reason[:MAX_VERDICT_CHARACTERS]}
+            fields = {"type": "verdict", **name._asdict(), "generation": generation, "accepted": accepted, **told}
     return _compact(fields) + b"\n"
 
 
@@ -145,6 +162,14 @@ def decode(line: bytes) -> Message | None:
             return Synced()
         case "proof":
             return _proof(fields)
+        case "verdict":
+            return Verdict(
+                ObjectName(*(_text(fields, field) for field in ObjectName._fields)),
+                _number(fields, "generation", _MAX_GENERATION),
+                fields.get("accepted") is True,
+                _text(fields, "field"),
+                _text(fields, "reason"),
+            )
         case str():
             return None
     raise InvalidMessage("type: missing, or no text")
@@ -351,43 +376,3 @@ def _uid(fields: dict[str, Any]) -> str:
     if not 0 < len(uid.encode("utf-8", "surrogatepass")) <= MAX_UID_BYTES:
         raise InvalidMessage(f"uid: empty, or longer than {MAX_UID_BYTES} bytes")
     return uid
-
-
-def make_box(frame: BoxFrame, listeners: Sequence[int]) -> socket.socket:
-    """A new box with these descriptors in it (they stay the caller's). OSError: ETOOMANYREFS when a user without
-    CAP_SYS_RESOURCE has more descriptors in flight than RLIMIT_NOFILE (net/unix/af_unix.c, too_many_unix_fds)."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        with theirs:
-            zds.send(theirs, encode_box(frame), listeners)
-        ours.setblocking(False)
-    except BaseException:
-        ours.close()
-        raise
-    return ours
-
-
-def look_into(box: socket.socket) -> zds.Packet | None:
-    """What is in the box, which keeps it; the descriptors are copies that the caller closes. None: it is empty.
-
-    Raises zds.ProtocolError when it holds what no box does, OSError when it is no box.
-    """
-    return _packet_of(box, socket.MSG_PEEK)
-
-
-def empty(box: socket.socket) -> None:
-    """Close everything in the box, for everybody who holds it. Never raises; harmless when it is empty already."""
-    for _ in range(2):  # once, and again should somebody have put more in than belongs there
-        with suppress(zds.ProtocolError, OSError):  # what was cut off is closed too
-            packet = _packet_of(box, 0)
-            if packet is None:
-                return
-            packet.close()
-
-
-def _packet_of(box: socket.socket, flags: int) -> zds.Packet | None:
-    try:
-        packet = zds.receive(box, MAX_STORE_PACKET_BYTES, MAX_BOX_LISTENERS, flags | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return None
-    return packet if packet.data else None

@@ -19,6 +19,8 @@ from proxy.api import zds_pb2
 MAX_MESSAGE_BYTES: Final = 1024
 """ztunnel's receive buffer (src/inpod/protocol.rs); a longer message would be cut there and the connection closed."""
 VERSION: Final = int(zds_pb2.V1)
+AT_ONCE: Final = 16
+"""What a proxy of ours says: a Unix socket takes in some 270 of the largest requests unread (net.core.wmem_default)."""
 REQUEST_TIMEOUT_S: Final = 5.0
 """istio-cni's read and write deadline (cni/pkg/nodeagent/ztunnelserver.go)."""
 
@@ -79,16 +81,28 @@ class Packet:
         close_all(self.descriptors)
 
 
-def encode_hello() -> bytes:
-    return zds_pb2.ZdsHello(version=zds_pb2.V1).SerializeToString()
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """`at_once`: so many requests may be under way to this proxy, 1 or more. `began_ns`: when it began, CLOCK_BOOTTIME,
+    one clock for all containers of a node; 0 for a proxy that does not say it."""
+
+    at_once: int = 1
+    began_ns: int = 0
 
 
-def decode_hello(data: bytes) -> None:
+def encode_hello(hello: Hello = Hello()) -> bytes:
+    """What is the default is not said: then it is ztunnel's to the byte."""
+    at_once = hello.at_once if hello.at_once > 1 else 0
+    return zds_pb2.ZdsHello(version=zds_pb2.V1, at_once=at_once, began_ns=hello.began_ns).SerializeToString()
+
+
+def decode_hello(data: bytes) -> Hello:
     """Raises ProtocolError unless `data` is a hello of the one version there is."""
     hello = zds_pb2.ZdsHello()
     _parse(hello, data, "hello")
     if hello.version != zds_pb2.V1:
         raise ProtocolError(f"hello of version {int(hello.version)}; only version {VERSION} is spoken here")
+    return Hello(max(1, int(hello.at_once)), int(hello.began_ns))
 
 
 def encode_request(request: Request) -> bytes:

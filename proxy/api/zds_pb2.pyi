@@ -14,10 +14,14 @@ NOT_USED: Version
 V1: Version
 
 class ZdsHello(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "at_once", "began_ns")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    AT_ONCE_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_NS_FIELD_NUMBER: _ClassVar[int]
     version: Version
-    def __init__(self, version: _Optional[_Union[Version, str]] = ...) -> None: ...
+    at_once: int
+    began_ns: int
+    def __init__(self, version: _Optional[_Union[Version, str]] = ..., at_once: _Optional[int] = ..., began_ns: _Optional[int] = ...) -> None: ...
 
 class WorkloadInfo(_message.Message):
     __slots__ = ("name", "namespace", "service_account")

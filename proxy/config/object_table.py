@@ -28,24 +28,26 @@ class ObjectTable:
         self._problems.clear()
         self.complete = False
 
-    def put(self, seen: ObjectSeen) -> None:
-        """Never raises: what cannot be understood is in the set's rejections."""
+    def put(self, seen: ObjectSeen) -> Admitted | None:
+        """Never raises: what cannot be understood is in the set's rejections. What was decided on the object; None for
+        one that cannot be named, or is none of ours."""
         try:
             raw = raw_object(Node(seen.body, "", "object of the stream"), SOURCE)
         except InvalidPolicy as invalid:
             if len(self._problems) < MAX_PROBLEMS:
                 self._problems[str(invalid)] = rejection_of(invalid, SOURCE)
-            return
+            return None
         if self._named is not None:
             self._named.add(raw.key)
         known = self._admitted.get(raw.key)
         verdict = decide(raw, known)
         if verdict is None:
-            return
+            return None
         if known is not None and verdict.value == known.value and verdict.rejection == known.rejection:
             # What counts is the same (a pod's status changes every minute): so is the policy that comes of it.
             verdict = Admitted(raw, known.value, known.rejection)
         self._admitted[raw.key] = verdict
+        return verdict
 
     def drop(self, gone: ObjectGone) -> None:
         key = ObjectKey(gone.name.group, gone.name.kind, gone.name.namespace or "default", gone.name.name)
@@ -53,12 +55,14 @@ class ObjectTable:
         if self._named is not None:
             self._named.discard(key)
 
-    def finish(self) -> None:
-        """Everything has been told: what was not named is gone. A second time it says nothing new."""
-        if self._named is not None:
-            self._admitted = {key: one for key, one in self._admitted.items() if key in self._named}
+    def finish(self) -> tuple[ObjectKey, ...]:
+        """Everything has been told: what was not named is gone, and returned. A second time it says nothing new."""
+        gone = () if self._named is None else tuple(key for key in self._admitted if key not in self._named)
+        for key in gone:
+            del self._admitted[key]
         self._named = None
         self.complete = True
+        return gone
 
     def objects(self) -> ObjectSet:
         """All that is in force now."""

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +20,7 @@ from proxy.api import stream, zds
 from proxy.errors import CannotServe, printable
 from proxy.supervisor.object_stream import ObjectStream
 from proxy.supervisor.pods import NotANetns, PodName, Pods
+from proxy.supervisor.verdicts import Verdicts
 from proxy.supervisor.waiting import BackOff, pause, readable
 from proxy.workerlink import ProofSeen
 
@@ -45,6 +47,7 @@ class ZdsClient:
         self._on_change = on_change
         self._problem = ""
         self._back_off = BackOff(FIRST_PAUSE_S, LAST_PAUSE_S)
+        self._hello = zds.Hello(zds.AT_ONCE, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self._woken = asyncio.Event()
         self._leaving = False
         self.connected = False
@@ -76,7 +79,7 @@ class ZdsClient:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             sock.connect(str(self._path))
-            zds.send(sock, zds.encode_hello())
+            zds.send(sock, zds.encode_hello(self._hello))
             self._set_connected(True)
             self._problem = ""
             _log.info("connected to the agent on %s", self._path)
@@ -194,6 +197,7 @@ class ProofReporter:
 
     async def _once(self) -> None:
         reader, writer = await asyncio.open_unix_connection(str(self._path), limit=stream.MAX_OBJECT_LINE_BYTES)
+        telling: asyncio.Task[None] | None = None
         try:
             while line := await reader.readline():
                 if self._writer is not None:
@@ -205,9 +209,22 @@ class ProofReporter:
                     self._tell()
                     if self._objects is not None:
                         self._objects.greeted(hello)
+                        telling = asyncio.create_task(self._tell_verdicts(writer, self._objects.verdicts))
         finally:
             self._writer = None
+            if telling is not None:
+                telling.cancel()
             writer.close()
+
+    async def _tell_verdicts(self, writer: asyncio.StreamWriter, verdicts: Verdicts) -> None:
+        """Until cancelled. Proofs go first: they wait for what is being sent, and for nothing that waits."""
+        writer.transport.set_write_buffer_limits(high=0)
+        verdicts.begin()
+        with suppress(OSError):  # who reads from it notices too
+            while True:
+                writer.write(await verdicts.next_chunk())
+                await writer.drain()
+                self._tell()
 
     def _tell(self) -> None:
         # An agent that does not read gets no more than fits: its probes have given up by then.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from proxy.api import stream, zds
+from proxy.api import fd_box, stream, zds
 from proxy.api.constants import INBOUND_PORT, OUTBOUND_PORT
 from proxy.api.stream import BoxedListener, BoxFound, BoxFrame, Deposit, Refused, StoreHello, StoreMessage, Take
 from proxy.errors import printable
@@ -142,7 +142,7 @@ class FdStore:
         """The pod is gone: whatever the agent keeps of it is closed, even if the agent is stopped."""
         pod = self._pods.pop(uid, None)
         if pod is not None and pod.box is not None:
-            stream.empty(pod.box)
+            fd_box.empty(pod.box)
             pod.box.close()
 
     def abandon(self, uid: str) -> None:
@@ -316,7 +316,7 @@ class FdStore:
 def _box_of(uid: str, listeners: PodListeners) -> socket.socket:
     boxed = tuple(BoxedListener(_PORTS[kind.direction], kind.family) for kind in listeners.kinds)
     frame = BoxFrame(uid, listeners.netns_cookie, boxed)
-    return stream.make_box(frame, [listener.fileno() for listener in listeners.sockets])
+    return fd_box.make_box(frame, [listener.fileno() for listener in listeners.sockets])
 
 
 def _is_empty(box: socket.socket) -> bool:

@@ -6,7 +6,7 @@ import socket
 from contextlib import suppress
 from typing import Final, Protocol
 
-from proxy.api import stream, zds
+from proxy.api import fd_box, zds
 from proxy.datapath.netns import Entry
 from proxy.errors import printable
 from proxy.supervisor.fd_store import FdStore
@@ -102,7 +102,7 @@ class ListenerSource:
 def _content(box: socket.socket, cookie: int) -> dict[ListenerKind, socket.socket]:
     """What is in the box and belongs to this namespace; nothing when it is anything else."""
     with suppress(OSError, zds.ProtocolError):
-        packet = stream.look_into(box)
+        packet = fd_box.look_into(box)
         if packet is not None:
             return recognise(packet.descriptors, cookie)
     return {}

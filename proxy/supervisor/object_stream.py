@@ -10,6 +10,7 @@ from typing import Final
 from proxy.api import stream
 from proxy.config.object_table import ObjectTable
 from proxy.config.objects import ObjectSet
+from proxy.supervisor.verdicts import Verdicts
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class ObjectStream:
         self._taken_bytes = 0
         self._more = asyncio.Event()
         self._room = asyncio.Event()
+        self.verdicts = Verdicts()
         self.streamed = False
         """Objects come this way: a pod is served once its own is known."""
 
@@ -88,6 +90,7 @@ class ObjectStream:
 
     async def wait(self) -> None:
         self._room.set()
+        self.verdicts.renew()
         await self._more.wait()
         self._more.clear()
 
@@ -113,8 +116,10 @@ class ObjectStream:
             return
         match message:
             case stream.ObjectSeen():
-                self._table.put(message)
+                self.verdicts.judged(self._table.put(message))
             case stream.ObjectGone():
                 self._table.drop(message)
+                self.verdicts.gone(message.name)
             case stream.Synced():
-                self._table.finish()
+                for key in self._table.finish():
+                    self.verdicts.gone(stream.ObjectName(*key))

@@ -32,7 +32,7 @@ LOOK_AGAIN_S: Final = 10.0
 """For namespaces that nobody was ever seen in: their end cannot be noticed, and a walk through /proc is dear."""
 
 SURE_AFTER_LOOKS: Final = 3
-"""A worker (of ours, or of a proxy that is being replaced) is inside a pod's namespace while it makes a socket there,
+"""A worker of a proxy that is being replaced is inside a pod's namespace while it makes a socket there,
 and may be met just then: 5 µs (DESIGN 6) some thousand times a second while a pod that ends refuses connections. One
 that is met four times in a row lives there."""
 
@@ -105,7 +105,9 @@ class Inhabited:
     asked only when a namespace has lost its own. One that only passes through is noticed at the next look, one that
     moves to another namespace after LOOK_AGAIN_S."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: int | None = None) -> None:
+        """`own`: the process that counts for nothing, nor do its children; None for this one."""
+        self._own = os.getpid() if own is None else own
         self._ends = select.epoll()
         self._witnesses: dict[NetnsIdentity, _Witness] = {}
         self._in_vain_s: dict[NetnsIdentity, float] = {}
@@ -124,7 +126,7 @@ class Inhabited:
         self._in_vain_s = {netns: at_s for netns, at_s in self._in_vain_s.items() if netns in wanted}
         lost = {netns for netns in wanted - self._witnesses.keys() if now_s >= self._in_vain_s.get(netns, 0.0)}
         if lost:
-            seen = _walk(lost)
+            seen = _walk(lost, self._own)
             for netns, process in seen.items():
                 self._remember(netns, process)
             for netns in lost - seen.keys():
@@ -214,15 +216,25 @@ async def _elsewhere(names: Names, inhabited: Inhabited, wanted: frozenset[Netns
     return elsewhere
 
 
-def _walk(wanted: set[NetnsIdentity]) -> dict[NetnsIdentity, str]:
-    """A process of each of these namespaces, where there is one."""
+def _walk(wanted: set[NetnsIdentity], own: int) -> dict[NetnsIdentity, str]:
+    """A process of each of these namespaces, where there is one. Not this one and its workers: in a container they are
+    all that is seen, and who is met while it makes a socket and then not again would be taken for a pod that ended."""
     found: dict[NetnsIdentity, str] = {}
     for process in os.listdir("/proc"):  # noqa: PTH208 - a thousand names
         if process.isdecimal():
             netns = _netns_of(process)
-            if netns in wanted:
+            if netns in wanted and not _is_of(own, process):
                 found[netns] = process
     return found
+
+
+def _is_of(own: int, process: str) -> bool:
+    """proc(5), stat: the parent is the second field behind the command, which may hold brackets."""
+    if int(process) == own:
+        return True
+    with suppress(OSError), open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123 - as its neighbours
+        return int(file.read().rpartition(b")")[2].split()[1]) == own
+    return True  # it has ended meanwhile
 
 
 def _netns_of(process: str) -> NetnsIdentity | None:

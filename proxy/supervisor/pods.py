@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from proxy import descriptors
 from proxy.datapath.netns import CLONE_NEWNET, Entry, OwnNetns
 from proxy.errors import CannotServe, printable
 from proxy.link import close_descriptors
@@ -50,10 +51,12 @@ class PodName:
 
 @dataclass(frozen=True, slots=True)
 class PendingPod:
-    """A pod that was announced and could not be served; the agent announces it again."""
+    """A pod that was announced and could not be served; the agent announces it again. `forbidden`: the kernel did not
+    let us (EPERM), which is no fault of the pod's."""
 
     name: PodName
     reason: str
+    forbidden: bool = False
 
 
 def netns_identity(netns_fd: int) -> NetnsIdentity:
@@ -130,13 +133,22 @@ class Pods:
                 raise CannotServe(
                     f"pod {pod}: the namespace announced is the proxy's own, not a pod's: check the agent"
                 )
+            self._refuse_beyond_limit(pod)
             await self._serve(pod, netns, netns_fd)
             self._pending.pop(pod.uid, None)
         except CannotServe as refused:
-            self._pending[pod.uid] = PendingPod(pod, str(refused))
+            self._pending[pod.uid] = PendingPod(pod, str(refused), isinstance(refused.__cause__, PermissionError))
             raise
         finally:
             close_descriptors((netns_fd,))
+
+    def _refuse_beyond_limit(self, pod: PodName) -> None:
+        """Before it takes what those that are served need."""
+        if len(self._served) >= (most := descriptors.most_pods()):
+            raise CannotServe(
+                f"pod {pod}: the proxy's descriptors are enough for {most} pods: raise LimitNOFILE of the container "
+                "runtime (or ulimit -Hn) and start the proxy again"
+            )
 
     async def _serve(self, pod: PodName, netns: NetnsIdentity, netns_fd: int) -> None:
         listeners = await self._open(pod, netns_fd)

@@ -51,6 +51,8 @@ class Readiness:
             missing.append(pods_missing)
         # Later pods come one by one, and only their own connections wait for their object.
         missing += self._policy.missing(() if self._was_fit else (pod.identity for pod in self._pods.served))
+        if not self._was_fit and (refused := self._refused()):
+            missing.append(refused)
         # A worker that is being replaced has no pods: it takes them back when it can serve them.
         placed = [worker for worker in self._workers if worker.usable] or self._workers
         late = [str(worker.index) for worker in placed if worker.policy_in_force is None]
@@ -59,6 +61,14 @@ class Readiness:
         # Here, where it is found out, whoever asked: what was answered once must not be taken back by the next pod.
         self._was_fit = self._was_fit or not missing
         return missing
+
+    def _refused(self) -> str:
+        """Why none of the agent's pods can be served: a proxy that may not do what it must is not to take the place of
+        one that may. Where some are served, the others may be the cause themselves."""
+        forbidden = [pod for pod in self._pods.pending if pod.forbidden]
+        if not forbidden or self._pods.served:
+            return ""
+        return f"none of {len(forbidden)} pods can be served: {forbidden[0].reason}"
 
     async def until_fit(self) -> None:
         while self.unfit():

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from proxy import descriptors
 from proxy.api.constants import PROXY_ADMIN_SOCKET
 from proxy.errors import CannotStart, printable
 from proxy.metrics import MetricsPage, Owner, ProxyStatus
@@ -28,7 +29,7 @@ from proxy.supervisor.readiness import Readiness
 from proxy.supervisor.surroundings import Parts, Surroundings
 from proxy.supervisor.take_over import ask_to_drain, bind_when_free, lives, until_all_are_served
 from proxy.supervisor.with_agent import WithAgent
-from proxy.supervisor.workers import WORKER_COMMAND, Worker, raise_descriptor_limit
+from proxy.supervisor.workers import WORKER_COMMAND, Worker
 from proxy.telemetry.series import TelemetryDelta
 from proxy.workerlink import (
     AskLease,
@@ -146,7 +147,7 @@ class Supervisor:
         """Until `stop` is set; everything is closed on return. Raises CannotStart, and whatever ends a part of it."""
         self._stop = stop
         try:
-            raise_descriptor_limit()
+            descriptors.raise_limit()
             if self.readiness.predecessor is None:
                 await self._open_ports()
             for worker in self.workers:
@@ -257,6 +258,7 @@ class Supervisor:
             case PodServed():
                 self.pods.note_served(worker.index, message)
                 self.surroundings.pod_came()
+                self.readiness.note()
             case PodForgotten():
                 self.pods.note_forgotten(worker.index, message)
             case AskLease() | ReturnLease():

@@ -1,10 +1,12 @@
 """The surroundings of a node's proxy: an agent, and its three sockets."""
 
+import logging
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from proxy.api.constants import FDS_SOCKET, OBJECTS_SOCKET, ZDS_SOCKET
+from proxy.api.constants import FDS_SOCKET, OBJECTS_SOCKET, PROXY_MARK, ZDS_SOCKET
 from proxy.datapath.netns import NetnsEntry
 from proxy.errors import CannotStart
 from proxy.supervisor.agent_link import ProofReporter, ZdsClient
@@ -23,6 +25,9 @@ SETNS_REMEDY: Final = (
 )
 
 
+_log = logging.getLogger(__name__)
+
+
 class WithAgent:
     """The agent of this node, whenever it is there."""
 
@@ -36,6 +41,9 @@ class WithAgent:
                 pass
         except OSError as error:
             raise CannotStart(f"network namespaces cannot be entered: {error.strerror}; {SETNS_REMEDY}") from error
+        self._forbidden = _forbidden()
+        if self._forbidden:
+            _log.error("not ready, and will not be: %s", self._forbidden)
         self._run_dir = run_dir
         self._store = FdStore(run_dir / FDS_SOCKET, self._store_reached)
         self.source = ListenerSource(self.entry, self._store)
@@ -60,6 +68,8 @@ class WithAgent:
 
     @property
     def missing(self) -> str:
+        if self._forbidden:
+            return self._forbidden
         if self._zds.snapshot_complete:
             return ""
         return f"no complete snapshot from the agent on {self._run_dir / ZDS_SOCKET} yet"
@@ -90,3 +100,14 @@ class WithAgent:
         if self._zds.connected:
             self._proofs.retry_now()
         self._on_change()
+
+
+def _forbidden() -> str:
+    """What the kernel would refuse for every pod; empty when it would not. Tried before a proxy that works is replaced:
+    listeners can be taken over without it, connections to upstreams cannot be made."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, PROXY_MARK)
+    except PermissionError as error:
+        return f"no pod can be served: SO_MARK: {error.strerror}; CAP_NET_ADMIN is missing: {SETNS_REMEDY}"
+    return ""

@@ -4,7 +4,6 @@ import asyncio
 import ctypes
 import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -38,14 +37,6 @@ DIED: Final = "died"
 _PR_SET_PDEATHSIG: Final = 1
 """include/uapi/linux/prctl.h"""
 _prctl = ctypes.PyDLL(None).prctl
-
-
-def raise_descriptor_limit() -> int:
-    """Soft limit to hard limit, inherited by workers; returns it. Four listeners a pod and two sockets a connection
-    exceed the usual 1,024 (istio #56888)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
 
 
 class Worker:

@@ -16,7 +16,7 @@ from agent.pods.sandbox import Sandbox
 from agent.pods.selection import Selection
 from agent.sources.events import SourceEvent
 from agent.sources.kube_pod import node_pod
-from agent.sources.kubernetes_pods import KubernetesPods
+from agent.sources.kubernetes_pods import KubernetesPods, LeftBehind
 from tests.kube.fake_proc import UID, FakeProc
 from tests.kube.heard import Naps, pods
 from tests.kube.standin import StandIn
@@ -48,9 +48,9 @@ class Cluster:
         made = self.pods.objects["default", body["metadata"]["name"]]
         made["metadata"]["uid"] = uid
 
-    def hold(self, container_id: str, path: Path, addresses: str = "10.0.0.5") -> NetnsId:
-        """As the runtime asks for the pod "web"."""
-        body = self.pods.objects["default", "web"]
+    def hold(self, container_id: str, path: Path, addresses: str = "10.0.0.5", name: str = "web") -> NetnsId:
+        """As the runtime asks for the pod."""
+        body = self.pods.objects["default", name]
         status = path.stat()
         sandbox = Sandbox(str(path), NetnsId(status.st_dev, status.st_ino))
         self.source.hold(container_id, node_pod({**body, "status": {"podIP": addresses}}).ref, sandbox)
@@ -62,8 +62,10 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(tmp_path: Path, store: Store | None = None) -> AsyncIterator[Cluster]:
-    """`store`: of the one before, whose agent has ended."""
+async def cluster(
+    tmp_path: Path, store: Store | None = None, left_behind: LeftBehind = lambda sandboxes: frozenset()
+) -> AsyncIterator[Cluster]:
+    """`store`: of the one before, whose agent has ended; `left_behind`: where it has left rules."""
     if store is None:
         store = Store()
         pods(store)
@@ -74,7 +76,7 @@ async def cluster(tmp_path: Path, store: Store | None = None) -> AsyncIterator[C
     async with StandIn(store).serving() as server:
         client = ApiClient(Access(server.url, None), lambda: 0.0, lambda: 0.0)
         scan = partial(sandboxes, proc.root, ())
-        source = KubernetesPods(client, Naps().pace(), "node-1", Selection(), scan)
+        source = KubernetesPods(client, Naps().pace(), "node-1", Selection(), scan, left_behind)
         task = asyncio.create_task(source.watch())
         try:
             yield Cluster(server, source, proc, kept, namespaces, aiter(source))

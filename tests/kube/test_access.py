@@ -47,6 +47,11 @@ def test_a_token_and_the_clusters_authority(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("server", ["https://[fd00::1]:6443", "http://localhost", "https://rancher.x/k8s/clusters/c-1"])
+def test_an_address_of_every_kind(tmp_path: Path, server: str) -> None:
+    assert read_kubeconfig((config(tmp_path, "token: a", f"server: '{server}/'"),)).server == server
+
+
 def test_files_are_relative_to_the_kubeconfig_and_a_tokens_file_wins_over_the_token(tmp_path: Path) -> None:
     found = read_kubeconfig((config(tmp_path, "token: old, tokenFile: run/token"),))
     assert found.credentials == Token(file=tmp_path / "run/token")
@@ -86,6 +91,22 @@ def test_a_plugin_with_its_words(tmp_path: Path) -> None:
         ("exec: {command: c, apiVersion: v1alpha1}", "server: https://x", "exec.apiVersion: must be"),
         ("exec: {apiVersion: client.authentication.k8s.io/v1}", "server: https://x", "exec.command: is missing"),
         ("token: [a]", "server: https://x", "users[u].user.token: must be text"),
+        *(
+            ("token: a", f"server: '{server}'", "clusters[c].cluster.server: must be an https:// address")
+            for server in (
+                "",
+                "5",
+                "x:6443",
+                "ftp://x",
+                "https://",
+                "http://[::1",
+                "https://x:99999",
+                "https://a b",
+                "https://me:secret@x",
+                "https://x?a=b",
+                "https://x/a#b",
+            )
+        ),
         (
             "token: a",
             "server: https://x, insecure-skip-tls-verify: true, certificate-authority: ca",
@@ -294,5 +315,23 @@ def test_a_server_that_has_gone_without_a_word_is_noticed_within_thirty_seconds(
                     assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
             finally:
                 await client.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_refuses_is_told_with_its_address_once() -> None:
+    """As people read it in `headgate check`: without what the HTTP library has to say of itself."""
+
+    async def scenario() -> None:
+        with socket.socket() as taken:  # bound and not listening
+            taken.bind(("127.0.0.1", 0))
+            server = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            client = ApiClient(Access(server, None), lambda: 0.0, lambda: 0.0)
+            try:
+                with pytest.raises(CannotReach) as told:
+                    await client.get(LIST)
+            finally:
+                await client.close()
+        assert str(told.value) == f"{server}: Connection refused"
 
     asyncio.run(scenario())

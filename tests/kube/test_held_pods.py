@@ -3,7 +3,10 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from agent.pods import NetnsId
+from agent.sources import kubernetes_pods
 from agent.sources.events import PodChanged, PodGone, PodSeen
 from tests.kube.fake_proc import UID, cgroup
 from tests.kube.pods_of_a_node import ENABLED, cluster, pod
@@ -61,6 +64,27 @@ def test_b48_processes_of_the_sandbox_before_do_not_count_where_the_runtime_told
             found = await here.next()
             assert isinstance(found, PodChanged)
             assert (found.netns_id, found.netns_path) == (netns_id, str(here.proc.root / "78/ns/net"))
+
+    asyncio.run(scenario())
+
+
+def test_a_pod_that_a_runtime_holds_is_told_of_while_what_else_changes_is_still_gathered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_pods, "_GATHERS", 1e9)  # after the first look over all pods none for a day
+
+    async def scenario() -> None:
+        async with cluster(tmp_path) as here:
+            here.apply(pod(status={"podIPs": None}))
+            await here.source.first()
+            here.hold("c1", here.proc.namespace("first"))
+            assert isinstance(await here.next(), PodSeen)
+            here.apply(pod("next", status={"podIPs": None}))
+            here.pods.objects["default", "next"]["metadata"]["uid"] = "00000000-0000-4000-8000-000000000002"
+            here.hold("c2", here.proc.namespace("next"), "10.0.0.6", name="next")
+            seen = await here.next()
+            assert isinstance(seen, PodSeen)
+            assert seen.pod.name == "next"
 
     asyncio.run(scenario())
 

@@ -10,6 +10,7 @@ from proxy.api.constants import DNS_PORT
 
 IDS: Final = {
     "proxy-port-taken": "an application bound to a port of the proxy's",
+    "probes": "kubelet's probes, as the agent has tried their way",
     "net-raw": "enrolled pods with CAP_NET_RAW",
     "net-admin": "enrolled pods with CAP_NET_ADMIN",
 }
@@ -25,8 +26,22 @@ def check(facts: Facts) -> Iterator[Finding]:
     for pod in facts.pods:
         # In a pod of the agent's only the node's proxy may listen, which marks its sockets: a name proves nothing.
         yield from _taken(pod, sidecars if pod.pod is None else frozenset())
+        yield from _cut_off(pod)
         if pod.is_enrolled and pod.processes is not None:
             yield from _may(pod, pod.processes)
+
+
+# ── Probes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _cut_off(pod: Namespace) -> Iterator[Finding]:
+    for path in pod.pod.cut_off if pod.pod is not None and pod.is_enrolled else ():
+        yield Finding(
+            "probes",
+            Severity.SERIOUS,
+            pod.where,
+            path.reason,
+            "kubelet ends containers whose liveness probe fails, and a pod that is not ready is in no Service",
+            path.remedy,
+        )
 
 
 # ── Ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
-from agent.doctor.facts import NODE, Pod
+from agent.doctor.facts import NODE, CutOff, Pod
 from agent.doctor.findings import Unseen
 from agent.doctor.gather.namespace import Place
 from agent.pods import NetnsId
@@ -40,7 +40,9 @@ def pods(run_dir: Path) -> tuple[tuple[Place, ...], tuple[Unseen, ...]]:
 
 def _place(pod: dict[str, Any]) -> Place:
     addresses = tuple(ip_address(address) for address in pod["addresses"])
-    known = Pod(pod["namespace"], pod["name"], pod["state"], addresses)
+    paths = (pod.get("probes") or {}).get("paths", ())
+    cut_off = tuple(CutOff(str(path["reason"]), str(path["remedy"])) for path in paths if path["fails"])
+    known = Pod(pod["namespace"], pod["name"], pod["state"], addresses, cut_off)
     return Place(f"pod {known.key}", Path(pod["netns"]), known, _identity(pod["netns_id"]))
 
 

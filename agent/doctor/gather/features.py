@@ -22,7 +22,6 @@ _NAT: Final = "nat hook output priority -100"
 _ROUTE: Final = "route hook output priority -150"
 
 _SET_MARK: Final = "meta mark set meta mark & 0xfffff000 | 0x111"
-_SET_CONNECTION_MARK: Final = "ct mark set ct mark & 0xfffff000 | 0x111"
 
 # name, base chain, rule, config, module, who needs it
 _NEEDED: Final[tuple[_Wanted, ...]] = (

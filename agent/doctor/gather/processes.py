@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from agent.doctor.facts import Descriptors, MeshProcess, Process
-from agent.kernel.sock_diag import SocketOwner
+from agent.kernel.node_proc import node_proc
+from agent.kernel.socket_owners import SocketOwner
 from agent.pods import NetnsId
 
 _ROLES: Final = frozenset({"agent", "proxy"})
@@ -17,7 +18,7 @@ _WORDS: Final = 6
 """Of a command line, in which its program and verb are: an interpreter with a few options may be in front."""
 _OBJECTS: Final = ("--objects-dir", "--config-dir")
 _LARGEST_BYTES: Final = 1 << 16
-PROC: Final = Path("/proc")
+PROC: Final = node_proc()
 
 
 @dataclass(slots=True)

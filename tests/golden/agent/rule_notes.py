@@ -28,6 +28,7 @@ NOTES: Final = (
     Note("return-mark-*", MARKS, "22, 23"),
     # ── Wishes that several stages know ──
     Note("*-skip-interfaces", "`exclude_interfaces`", "15"),
+    Note("*-skip-probes[46]", "`--node-netns`", "27, 28"),
     Note("*-skip-ipv[46]", "`families`", "45"),
     Note("*-skip-virtual*", "`virtual_interfaces`", "16"),
     Note("in-forgotten-virtual*", "`virtual_interfaces` with `include_inbound_ports`", "16, 56"),

@@ -14,13 +14,14 @@ from agent.plan.render.nft import ANCHOR_TABLE, TABLE, chain_of, rule_expression
 from agent.plan.rules import IPFamily, Rule
 from agent.plan.steering import DnsCapture, UdpPolicy, VirtualInterface
 from tests.golden.agent.rule_notes import Note, note_of
-from tests.golden.agent.steerings import DEFAULT, EVERYTHING, NODE, SIDECAR_OF_MANY, TRANSPARENT_SIDECAR
+from tests.golden.agent.steerings import DEFAULT, EVERYTHING, NODE, PROBED_NODE, SIDECAR_OF_MANY, TRANSPARENT_SIDECAR
 
 BEGIN: Final = "<!-- rules: written by `make golden` -->\n"
 END: Final = "<!-- /rules -->\n"
 
 _MODES: Final[tuple[PlanSettings, ...]] = (
     NODE,
+    PROBED_NODE,
     SIDECAR_OF_MANY,
     TRANSPARENT_SIDECAR,
     replace(SIDECAR_OF_MANY, own_pod=False),

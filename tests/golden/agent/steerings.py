@@ -3,12 +3,13 @@
 from ipaddress import ip_address, ip_network
 from typing import Final
 
-from agent.plan import PlanSettings, Steering
+from agent.plan import PlanSettings, ProbeSettings, Steering
 from agent.plan.ranges import Ranges
 from agent.plan.rules import Protocol
 from agent.plan.steering import DnsCapture, Included, OwnerPorts, Owners, UdpPolicy, VirtualInterface
 
 NODE: Final = PlanSettings()
+PROBED_NODE: Final = PlanSettings(probes=ProbeSettings())
 SIDECAR: Final = PlanSettings(owners=Owners(uids=Ranges.of(1337)))
 SIDECAR_OF_MANY: Final = PlanSettings(owners=Owners(Ranges.of(1337, (2000, 2002)), Ranges.of(1337)))
 TRANSPARENT_SIDECAR: Final = PlanSettings(owners=Owners(uids=Ranges.of(1337)), passthrough=False)

@@ -9,13 +9,22 @@ import pytest
 from agent.plan import IPFamily, plan_of
 from agent.plan.drift import Form
 from agent.plan.render.iptables import guard_of, restore_text, tables_of, with_older
-from tests.golden.agent.steerings import DEFAULT, EVERYTHING, NODE, SIDECAR, SIDECAR_OF_MANY, TRANSPARENT_SIDECAR
+from tests.golden.agent.steerings import (
+    DEFAULT,
+    EVERYTHING,
+    NODE,
+    PROBED_NODE,
+    SIDECAR,
+    SIDECAR_OF_MANY,
+    TRANSPARENT_SIDECAR,
+)
 from tests.golden.agent.test_nft import V4, V6
 
 HERE = Path(__file__).parent
 TOOL = {IPFamily.IPV4: "iptables", IPFamily.IPV6: "ip6tables"}
 PLANS = {
     "fresh": plan_of(DEFAULT, NODE),
+    "probes": plan_of(DEFAULT, PROBED_NODE),
     "everything": plan_of(EVERYTHING, NODE),
     "sidecar": plan_of(DEFAULT, SIDECAR),
     "sidecar-everything": plan_of(EVERYTHING, SIDECAR_OF_MANY),

@@ -9,7 +9,15 @@ import pytest
 from agent.plan import FlowKey, PlanSettings, build_plan, plan_of
 from agent.plan.render import nft
 from agent.pods import PodRef
-from tests.golden.agent.steerings import DEFAULT, EVERYTHING, NODE, SIDECAR, SIDECAR_OF_MANY, TRANSPARENT_SIDECAR
+from tests.golden.agent.steerings import (
+    DEFAULT,
+    EVERYTHING,
+    NODE,
+    PROBED_NODE,
+    SIDECAR,
+    SIDECAR_OF_MANY,
+    TRANSPARENT_SIDECAR,
+)
 
 HERE = Path(__file__).parent
 POD = PodRef("u-1", "default", "web")
@@ -31,6 +39,7 @@ SCENARIOS = {
     "linkerd-ports": nft.install_script(
         build_plan(POD, PlanSettings(outbound_port=4140, inbound_port=4143)), (), replace=False
     ),
+    "probes": nft.install_script(plan_of(DEFAULT, PROBED_NODE), (), replace=False),
     "everything": nft.install_script(plan_of(EVERYTHING, NODE), (), replace=False),
     "sidecar": nft.install_script(plan_of(DEFAULT, SIDECAR), (), replace=False),
     "sidecar-everything": nft.install_script(plan_of(EVERYTHING, SIDECAR_OF_MANY), (), replace=False),

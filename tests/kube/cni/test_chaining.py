@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chaining import node
 from agent.chaining.conflist import BadConflist, Chained, first_of, with_ours, without_ours
 from agent.chaining.node import NodeChain, NodeDirectories
+from agent.cli.cni import cni
 
 OURS = Chained("/var/run/headgate/cni.sock", ("headgate-system", "kube-system"))
 CALICO: dict[str, Any] = {
@@ -192,6 +194,31 @@ def test_what_was_broken_off_between_list_and_file_is_finished(at: NodeDirectori
     assert names(at) == {"10-flannel.conflist", "10-flannel.conf.before-headgate"}
 
 
+def test_a_directory_named_as_a_list_is_none(at: NodeDirectories) -> None:
+    """libcni passes it over; and it sorts before the cluster's own."""
+    (at.conf_dir / "00-kept.conflist").mkdir()
+    path = put(at, "10-calico.conflist", CALICO)
+    made = chain(at)
+    made.look()
+    assert (made.problem, types(path)[-1]) == ("", "headgate-cni")
+    made.remove()
+    assert json.loads(path.read_text()) == CALICO
+
+
+def test_a_file_that_cannot_be_read_keeps_ours_in_no_other(at: NodeDirectories) -> None:
+    """Or no pod would start any more, for what somebody else has left in the directory."""
+    path = put(at, "10-calico.conflist", CALICO)
+    made = chain(at)
+    made.look()
+    (at.conf_dir / "05-dangling.conflist").symlink_to(at.conf_dir / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"05-dangling\.conflist"):
+        made.remove()
+    assert json.loads(path.read_text()) == CALICO
+    assert (at.bin_dir / "headgate-cni").exists()
+    (at.conf_dir / "05-dangling.conflist").unlink()
+    assert made.remove() == (f"removed {at.bin_dir / 'headgate-cni'}",)
+
+
 def test_removed_twice_is_removed_once(at: NodeDirectories) -> None:
     path = put(at, "10-calico.conflist", CALICO)
     made = chain(at)
@@ -256,3 +283,22 @@ def test_a_full_disk_changes_nothing_and_is_told(at: NodeDirectories, monkeypatc
     monkeypatch.undo()
     made.look()
     assert (made.problem, types(path)[-1]) == ("", "headgate-cni")
+
+
+@pytest.mark.parametrize(("runtime", "stays"), [("crio", True), ("containerd", False), ("my crio", False)])
+def test_a_runtime_that_remembers_a_pods_chain_keeps_the_program_that_it_will_ask(
+    at: NodeDirectories, tmp_path: Path, runtime: str, stays: bool
+) -> None:
+    """cri-o asks for DEL whom it asked for ADD: without the program no such pod would end."""
+    put(at, "10-calico.conflist", CALICO)
+    chain(at).look()
+    process = tmp_path / "proc/7"
+    process.mkdir(parents=True)
+    (process / "comm").write_text(f"{runtime}\n")
+    (tmp_path / "proc/8").mkdir()  # it has ended
+    words = ["--conf-dir", str(at.conf_dir), "--bin-dir", str(at.bin_dir), "--proc", str(tmp_path / "proc")]
+    done = CliRunner().invoke(cni, ["remove", *words])
+    assert done.exit_code == 0
+    assert types(at.conf_dir / "10-calico.conflist") == ["calico", "portmap"]
+    assert (at.bin_dir / "headgate-cni").exists() is stays
+    assert ("cri-o asks it at the end of each pod" in done.stderr) is stays

@@ -22,6 +22,11 @@ def _parsed(found: dict[str, Any], at: Path, monkeypatch: pytest.MonkeyPatch) ->
     for mount in found["volumeMounts"]:
         (at / mount["mountPath"].strip("/")).mkdir(parents=True)
         here[mount["mountPath"]] = str(at / mount["mountPath"].strip("/"))
+    if "/host/proc" in here:
+        node = Path(here["/host/proc"], "1/ns/net")
+        node.parent.mkdir(parents=True)
+        node.touch()
+        here["/host/proc/1/ns/net"] = str(node)
     plugin = at / "plugin"
     plugin.touch()
     here[_PLUGIN] = str(plugin)
@@ -48,6 +53,7 @@ def test_the_agents(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert given["kubernetes"] is True
     assert given["excluded"] == ("kube-system", "headgate-system")
     assert given["proc"] == tmp_path / "host/proc"
+    assert given["node_netns"] == tmp_path / "host/proc/1/ns/net"
     assert (given["cni_conf_dir"] is None) is (cluster == "openshift")
     assert (given["cni_plugin"] is None) is (cluster == "openshift")
 
@@ -67,11 +73,13 @@ def test_the_leaving_agents(cluster: str, tmp_path: Path, monkeypatch: pytest.Mo
     spec = found["spec"]["template"]["spec"]
     given = _parsed(spec["containers"][0], tmp_path / "agent", monkeypatch)
     assert given["cleanup_on_exit"] is True
+    assert given["node_netns"] is not None, "the node's own rules are to go, too"
     assert given["cni_conf_dir"] is None
     for one in spec.get("initContainers", []):
         removed = _parsed(one, tmp_path / "init", monkeypatch)
         assert removed["conf_dir"] == tmp_path / "init/host/cni/net.d"
         assert removed["bin_dir"] == tmp_path / "init/host/cni/bin"
+        assert removed["proc"] == tmp_path / "init/host/proc", "whether its runtime is cri-o"
 
 
 def test_a_misspelt_option_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_leaving_is_an_agent_that_takes_the_rules_away_when_it_ends() -> None:
     assert before["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     (agent,) = spec["containers"]
     assert agent["args"][-1] == "--cleanup-on-exit"
-    assert [one["name"] for one in agent["env"]] == ["NODE_NAME"]
+    assert [one["name"] for one in agent["env"]] == ["NODE_NAME", "HEADGATE_PROC", "HEADGATE_NODE_NETNS"]
 
 
 def test_without_a_plugin_none_is_removed() -> None:

@@ -5,9 +5,15 @@ from configparser import ConfigParser
 from typing import Any
 
 import pytest
+import yaml
 
+from agent.events import COMPONENT
+from agent.pods.told import TOLD
 from agent.sources.kinds import KINDS
 from agent.supervisor.service import CLEANUP_S
+from agent.telling import lease_holder, route_status
+from agent.telling.event_objects import CONTROLLER
+from agent.telling.route_teller import ROUTES
 from proxy.api import constants
 from tests.kube.manifests.rendered import CLUSTERS, ROOT, container, daemonset, documents, of_kind, pod
 
@@ -31,24 +37,64 @@ def test_the_proxy_has_no_credentials(cluster: str) -> None:
     accounts = {one["metadata"]["name"]: one for one in of_kind(documents(cluster), "ServiceAccount")}
     assert pod(cluster, "proxy")["serviceAccountName"] == "headgate-proxy"
     assert accounts["headgate-proxy"]["automountServiceAccountToken"] is False
-    bound = [
-        subject["name"] for one in of_kind(documents(cluster), "ClusterRoleBinding") for subject in one["subjects"]
-    ]
-    assert bound == ["headgate-agent"]
-    assert not of_kind(documents(cluster), "RoleBinding")
+    bindings = [
+        *of_kind(documents(cluster), "ClusterRoleBinding"), *of_kind(documents(cluster), "RoleBinding"),
+    ]  # fmt: skip
+    assert {subject["name"] for one in bindings for subject in one["subjects"]} == {"headgate-agent"}
 
 
-def _granted(cluster: str) -> set[tuple[str, str]]:
+_Granted = dict[tuple[str, str], list[str]]
+
+
+def _granted(cluster: str) -> _Granted:
+    """Of the cluster's role: verbs by group and resource."""
     (role,) = of_kind(documents(cluster), "ClusterRole")
     assert all(rule.keys() == {"apiGroups", "resources", "verbs"} for rule in role["rules"])
-    return {(group, name) for rule in role["rules"] for group in rule["apiGroups"] for name in rule["resources"]}
+    return {
+        (group, name): rule["verbs"]
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for name in rule["resources"]
+    }
+
+
+def _read(granted: _Granted) -> set[tuple[str, str]]:
+    return {key for key, verbs in granted.items() if verbs == ["get", "list", "watch"]}
 
 
 @every
-def test_the_role_allows_what_the_agent_watches_and_no_more(cluster: str) -> None:
-    assert _granted(cluster) == {(kind.group, kind.plural) for kind in KINDS}
-    (role,) = of_kind(documents(cluster), "ClusterRole")
-    assert all(rule["verbs"] == ["get", "list", "watch"] for rule in role["rules"])
+def test_the_role_allows_what_the_agent_watches_and_writes_and_no_more(cluster: str) -> None:
+    granted = _granted(cluster)
+    watched = {(kind.group, kind.plural) for kind in KINDS}
+    assert _read(granted) == watched
+    assert {key: verbs for key, verbs in granted.items() if key not in watched} == {
+        ("", "pods/status"): ["patch"],
+        ("", "events"): ["create", "patch"],
+        **{(kind.group, f"{kind.plural}/status"): ["patch"] for kind in ROUTES},
+    }
+
+
+@every
+def test_one_lease_of_our_own_namespace_is_the_agents(cluster: str) -> None:
+    (role,) = of_kind(documents(cluster), "Role")
+    making, keeping = role["rules"]
+    assert (making["resources"], making["verbs"]) == (["leases"], ["create"])
+    assert (keeping["resourceNames"], keeping["verbs"]) == ([lease_holder.NAME], ["get", "update"])
+    assert role["metadata"]["namespace"] == "headgate-system"
+
+
+@every
+def test_the_admission_policies_name_what_is_written_and_by_whom(cluster: str) -> None:
+    policies = of_kind(documents(cluster), "ValidatingAdmissionPolicy")
+    bound = {one["spec"]["policyName"] for one in of_kind(documents(cluster), "ValidatingAdmissionPolicyBinding")}
+    assert bound == {one["metadata"]["name"] for one in policies}
+    for policy in policies:
+        (condition,) = policy["spec"]["matchConditions"]
+        assert "'system:serviceaccount:headgate-system:headgate-agent'" in condition["expression"]
+        assert policy["spec"]["failurePolicy"] == "Fail"
+    text = yaml.safe_dump_all(policies)
+    for word in (*TOLD, CONTROLLER, route_status.CONTROLLER, COMPONENT, *(f"{kind.plural}/status" for kind in ROUTES)):
+        assert word in text, word
 
 
 def test_the_role_is_the_documents_table() -> None:
@@ -59,7 +105,7 @@ def test_the_role_is_the_documents_table() -> None:
         groups, resources = (cell.strip() for cell in row.strip("|").split("|"))
         for group, names in zip(groups.split(", "), resources.split("; "), strict=True):
             told |= {(group.replace("(core)", ""), name) for name in names.split(", ")}
-    assert told == _granted("base")
+    assert told == _read(_granted("base"))
 
 
 @every
@@ -200,7 +246,8 @@ def test_the_namespace_admits_them(cluster: str) -> None:
 def test_gke_has_the_quota_that_its_priority_needs() -> None:
     (quota,) = of_kind(documents("gke"), "ResourceQuota")
     (matched,) = quota["spec"]["scopeSelector"]["matchExpressions"]
-    assert matched == {"scopeName": "PriorityClass", "operator": "In", "values": ["system-node-critical"]}
+    critical = ["system-node-critical", "system-cluster-critical"]  # daemons; the webhook
+    assert matched == {"scopeName": "PriorityClass", "operator": "In", "values": critical}
 
 
 def _directories(cluster: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ _OTHERS = {"SecurityContextConstraints", "PodMonitor"}
 def _distinct() -> dict[str, dict[str, Any]]:
     return {
         f"{name}: {one['kind']} {one['metadata']['name']}": one
-        for name in (*CLUSTERS, "pod-monitor")
+        for name in (*CLUSTERS, "pod-monitor", "repair", "taint", "webhook", "webhook-openshift")
         for one in documents(name)
         if name == "base" or one not in documents("base")
     }

@@ -9,7 +9,7 @@ from typing import Final
 from agent.kernel import backends
 from agent.kernel.backends import Backend
 from agent.lab.node import LabPod
-from agent.plan import PlanSettings, RedirectPlan
+from agent.plan import PlanSettings, ProbeSettings, RedirectPlan
 from agent.plan.build import plan_of
 from agent.plan.ranges import Ranges
 from agent.plan.steering import Owners, Steering
@@ -22,17 +22,20 @@ OWNERS: Final = Owners(Ranges.of((PROXY_UID, SECOND_PROXY_UID)), Ranges.of(PROXY
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """`init`: the proxy is a user of the pod's (a sidecar); else it is known by the mark of its sockets (a node's)."""
+    """`init`: the proxy is a user of the pod's (a sidecar); else it is known by the mark of its sockets (a node's).
+    `probes`: the node gives its own connections an address."""
 
     backend: Backend
     init: bool
+    probes: bool = False
 
     def __str__(self) -> str:
         return f"{self.backend.value}-{'init' if self.init else 'node'}"
 
     @property
     def settings(self) -> PlanSettings:
-        return PlanSettings(owners=OWNERS) if self.init else PlanSettings()
+        probes = ProbeSettings() if self.probes else None
+        return PlanSettings(owners=OWNERS) if self.init else PlanSettings(probes=probes)
 
     def plan(self, steering: Steering) -> RedirectPlan:
         return plan_of(steering, self.settings)
@@ -55,6 +58,7 @@ _IDLE: Final = re.compile(r"#|\*|COMMIT|:[A-Z]+ ACCEPT ")
 
 SETUPS: Final = tuple(Setup(backend, init) for init in (False, True) for backend in Backend)
 NODE_SETUPS: Final = tuple(setup for setup in SETUPS if not setup.init)
+PROBED_SETUPS: Final = tuple(Setup(setup.backend, init=False, probes=True) for setup in NODE_SETUPS)
 INIT_SETUPS: Final = tuple(setup for setup in SETUPS if setup.init)
 
 

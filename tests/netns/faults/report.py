@@ -1,7 +1,7 @@
 """Writes docs/reliability.md: what headgate guarantees, fault by fault, and the losses that the last run counted.
 
-`python -m tests.netns.faults.report`, after the tests of this directory and of policy_stream; `make reliability` does
-both.
+`python -m tests.netns.faults.report`, after the tests of this directory, of policy_stream and of lifecycle; `make
+reliability` does both.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from tests.netns.faults.record import FILE, ROOT, read
 
 DOCUMENT: Final = ROOT / "docs" / "reliability.md"
 TEXT: Final = Path(__file__).with_name("reliability.md")
+_NODE: Final = "node-"
+"""How the keys of tests/netns/lifecycle begin: a section of their own."""
 _HEADINGS: Final = (
     "fault", "requests", "new connections", "lost", "cut", "slowest connect", "found", "healed", "what else was seen",
 )  # fmt: skip
@@ -32,8 +34,10 @@ def main() -> int:
 
 
 def document(text: str, lines: Sequence[Mapping[str, Any]]) -> str:
-    """The text with the table in place of its mark."""
-    return text.replace("@measured@\n", table(lines))
+    """The text with both tables in the places of their marks."""
+    of_node = [line for line in lines if line["key"].startswith(_NODE)]
+    others = [line for line in lines if not line["key"].startswith(_NODE)]
+    return text.replace("@measured@\n", table(others)).replace("@node@\n", table(of_node))
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:

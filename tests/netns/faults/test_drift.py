@@ -172,7 +172,7 @@ def test_b42_b43_b44_rules_changed_under_load_are_found_told_and_healed(
     assert found_s <= FOUND_S and healed_s <= HEALED_S, told
     for one in told:
         assert sabotage.said in one.drifted, one
-        assert re.search(r"changed by (nft|ip|a process that has ended) \(pid \d+\)", one.drifted), one
+        assert re.search(r"changed by (nft|ip|a process that is not seen) \(pid \d+\)", one.drifted), one
     if not sabotage.cuts:
         assert told[0].healed.startswith(f"in force again: {past} connections went past the mesh"), told[0]
         assert verdict.failed == {}, (verdict, traffic.losses)

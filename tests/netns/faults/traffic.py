@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from agent.lab import processes
 from agent.lab.load import Ends, Shape
 from agent.lab.loadrun import RunningLoad
-from agent.lab.node import Lab
+from agent.lab.node import Lab, LabPod
 from tests.netns.faults.verdict import Death, Verdict, judge, together
 
 VIRTUAL: Final = ("http://10.96.0.10/", "http://[fd96::10]/")
@@ -58,7 +58,7 @@ class Traffic:
         kinds: Sequence[Kind] = (KEPT, PAUSING, ARRIVING),
         *,
         urls: Sequence[str] = VIRTUAL,
-        pod: str = "client",
+        pod: str | LabPod = "client",
         seconds: float = 100.0,
     ) -> None:
         self._lab = lab
@@ -74,7 +74,7 @@ class Traffic:
         with ExitStack() as stack:
             for kind in self._kinds:
                 load = RunningLoad(
-                    self._lab.pod(self._pod),
+                    self._pod if isinstance(self._pod, LabPod) else self._lab.pod(self._pod),
                     self._urls,
                     connections=kind.connections,
                     seconds=self._seconds,

@@ -13,7 +13,7 @@ from typing import Self
 
 from agent.handoff.fds import FdStore as AgentStore
 from agent.lab.namespaces import Netns
-from proxy.api import stream, zds
+from proxy.api import fd_box, stream, zds
 from proxy.api.stream import BoxedListener, BoxFrame, StoreHello, StoreMessage
 from proxy.datapath.netns import NetnsEntry
 from proxy.supervisor.fd_store import FdStore as ProxyStore
@@ -50,7 +50,7 @@ def listeners_in(netns: Netns) -> Iterator[PodListeners]:
 
 def box_of(uid: str, listeners: PodListeners, frame: BoxFrame | None = None) -> socket.socket:
     descriptors = [listener.fileno() for listener in listeners.sockets]
-    return stream.make_box(frame or BoxFrame(uid, listeners.netns_cookie, LISTENERS), descriptors)
+    return fd_box.make_box(frame or BoxFrame(uid, listeners.netns_cookie, LISTENERS), descriptors)
 
 
 async def until(what: str, condition: Callable[[], bool]) -> None:

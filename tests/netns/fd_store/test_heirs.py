@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from agent.lab.namespaces import Netns
-from proxy.api import stream
-from proxy.api.stream import BoxFrame, Deposit, Stored, make_box
+from proxy.api import fd_box
+from proxy.api.fd_box import make_box
+from proxy.api.stream import BoxFrame, Deposit, Stored
 from proxy.supervisor import listener_source
 from proxy.supervisor.listeners import PortTaken
 from tests.netns.fd_store.pods import (
@@ -264,7 +265,7 @@ def test_more_descriptors_in_flight_than_the_kernel_allows_is_said_and_the_pod_i
     def refuse(*_: object) -> socket.socket:
         raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
 
-    monkeypatch.setattr(stream, "make_box", refuse)
+    monkeypatch.setattr(fd_box, "make_box", refuse)
 
     async def scenario() -> None:
         async with Agent(tmp_path / "fds.sock") as agent, Proxy(agent.path) as proxy:

@@ -13,6 +13,7 @@ import pytest
 
 from agent.handoff import fds
 from agent.lab.namespaces import Netns
+from proxy.api.fd_box import make_box
 from proxy.api.stream import (
     BoxedListener,
     BoxFrame,
@@ -22,7 +23,6 @@ from proxy.api.stream import (
     Stored,
     StoreHello,
     Take,
-    make_box,
 )
 from tests.netns.fd_store.pods import LISTENERS, Agent, Stranger, accepts, box_of, listeners_in
 

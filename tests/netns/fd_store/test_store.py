@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from agent.lab.namespaces import Netns
+from proxy.api.fd_box import make_box
 from proxy.api.stream import (
     BoxFound,
     BoxFrame,
@@ -17,7 +18,6 @@ from proxy.api.stream import (
     Stored,
     StoreHello,
     Take,
-    make_box,
 )
 from tests.netns.fd_store.pods import LISTENERS, Agent, Stranger, accepts, box_of, listeners_in, until
 

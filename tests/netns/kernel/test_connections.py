@@ -7,6 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from agent.kernel import conntrack, nft, sock_diag
+from agent.kernel.socket_owners import owner_of
 from agent.plan import FlowTuple
 from tests.netns.kernel.rules import STEER
 from tests.netns.kernel.scratch import NODE4, NODE6, POD4, POD6, Scratch, pod_and_node
@@ -99,7 +100,7 @@ def test_b31_listener_is_told_with_port_mark_and_owner() -> None:
         assert set(found) == {15001, 15006}
         assert (found[15001].mark, found[15006].mark) == (0x539, 0)
         assert found[15006].address == ip_address("0.0.0.0")
-        owner = sock_diag.owner_of(found[15001].inode)
+        owner = owner_of(found[15001])
         assert owner is not None and owner.pid == os.getpid()
 
 

@@ -103,7 +103,7 @@ def test_a_taken_port_and_a_bad_annotation_are_told_to_the_kubelet(cluster: Clus
     cluster.running()
     uid = cluster.apply(client, ENABLED, status=False)
     with client.netns.listen("0.0.0.0", OUT):
-        assert f"port {OUT} is taken by process" in run(plugin, "ADD", client, uid).error["msg"]
+        assert f"port {OUT} is taken by " in run(plugin, "ADD", client, uid).error["msg"]
 
 
 def test_an_agent_that_is_away_stops_every_pod_but_those_of_excluded_namespaces(

@@ -101,7 +101,7 @@ def test_b43_b44_sabotage_is_found_undone_and_told_while_steered_connections_liv
     last = kernel.pod_state(lab, "client")["last_drift"]
     assert said in last, last
     # rtnetlink names a process by its number only, and `ip` has ended before anybody can ask whose that was.
-    who = by if by == "nft" else "(ip|a process that has ended)"
+    who = by if by == "nft" else "(ip|a process that is not seen)"
     assert re.search(rf"changed by {who} \(pid \d+\)", last), last
     assert told["type"] == "Warning" and told["involvedObject"]["name"] == "client"
     assert any(event["reason"] == "RedirectionHealed" for event in _events(lab, "client"))

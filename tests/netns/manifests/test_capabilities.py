@@ -13,7 +13,8 @@ import pytest
 
 from agent.lab import processes
 from agent.lab.node import Lab, headgate
-from agent.lab.spec import default_spec
+from agent.lab.spec import NODE_ADDRESS4, default_spec
+from proxy.api.constants import PROXY_READY_PORT
 from tests.kube.manifests.rendered import container
 
 _WAIT_S = 20.0
@@ -105,3 +106,13 @@ def test_the_proxy_needs(capability: str, told: str, monkeypatch: pytest.MonkeyP
         lab.start_proxy()
         lab.start_agent(cleanup_on_exit=False)
         _told(lab, "proxy", told)
+
+
+def test_a_proxy_that_may_not_mark_its_sockets_says_so_and_is_never_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would take the place of one that works."""
+    with _node(monkeypatch, proxy="net_admin") as lab:
+        lab.start_proxy()
+        lab.start_agent(cleanup_on_exit=False)
+        _told(lab, "proxy", "CAP_NET_ADMIN is missing")
+        said = lab.node.run(["curl", "-s", f"http://{NODE_ADDRESS4}:{PROXY_READY_PORT}/healthz/ready"], check=False)
+        assert "not ready: no pod can be served: SO_MARK: Operation not permitted" in said.stdout

@@ -32,7 +32,7 @@ class FakeAgent:
             await readable(self._zds)
             self._proxy, _ = self._zds.accept()
             self._proxy.setblocking(False)
-            zds.decode_hello(await self.receive())
+            assert zds.decode_hello(await self.receive()).at_once == zds.AT_ONCE
 
     async def listen_for_proofs(self) -> None:
         self._objects = await asyncio.start_unix_server(self._objects_peer, str(self._run_dir / "objects.sock"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from agent.kernel.backends import Backend
+from agent.lab.namespaces import Netns
 from agent.lab.node import Lab, LabPod
 from agent.lab.spec import LabSpec, PodSpec
 from tests.netns.cases.wire import V4, V6, Family
@@ -21,11 +22,12 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A pod with rules and a sidecar's files, and a neighbour without either."""
+    """A pod with rules and a sidecar's files, a neighbour without either, and where kubelet would be."""
 
     pod: LabPod
     peer: LabPod
     sidecar: Sidecar
+    node: Netns
 
 
 @pytest.fixture(scope="module", params=list(Kind), ids=str)
@@ -46,4 +48,4 @@ def place(kind: Kind, backend: Backend) -> Iterator[Place]:
         pod = lab.pod("pod")
         words = TRANSPARENT if kind is Kind.TRANSPARENT else ISTIO
         with ruled(pod, "--backend", backend.value, *words), prepared(lab, pod, kind) as sidecar:
-            yield Place(pod, lab.pod("peer"), sidecar)
+            yield Place(pod, lab.pod("peer"), sidecar, lab.node)

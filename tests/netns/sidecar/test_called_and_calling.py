@@ -87,6 +87,17 @@ def test_b20_b24_what_calls_the_application_passes_once(place: Place, family: Fa
     assert seen.caller[0] == whom_it_sees(place, family, family.of(place.peer))
 
 
+@pytest.mark.parametrize("http", [True, False], ids=["http", "tcp"])
+def test_b28_with_a_sidecar_every_probe_meets_the_proxy_and_is_answered(
+    place: Place, family: Family, application: Application, http: bool
+) -> None:
+    """Nothing on the node tells kubelet's connections from others."""
+    target, before = (family.of(place.pod), APPLICATION_PORT), place.sidecar.counts()
+    with dial(place.node, *target) as kubelet:
+        assert ask(kubelet, http=http).called == target
+    wait_for("it to be counted once", lambda: place.sidecar.counts() - before == Counts(0, 1))
+
+
 def test_b06_the_application_calls_its_own_service(place: Place, family: Family, application: Application) -> None:
     """Out by the Service's address, and in again to the pod's own: both policies apply, each once."""
     with counted(place, Counts(1, 1)), dial(place.pod.netns, family.vip, 80) as client:

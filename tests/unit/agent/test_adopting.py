@@ -49,6 +49,7 @@ from tests.unit.agent.lives import (
 )
 
 PLAN = build_plan(POD, PlanSettings())
+SIDECARS = Inspected(replace(FOUND.inspection, held=Held.SIDECARS))
 BAD = replace(SEEN, pod=replace(POD, annotations=(("headgate.io/exclude-uids", "root"),)))
 CONFLICT = PortConflict(15001, 7, "x")
 ELSEWHERE = (ip_address("10.9.9.9"),)
@@ -187,3 +188,19 @@ def test_a_pod_that_left_and_whose_namespace_is_none_is_let_go() -> None:
 def test_a_pod_that_its_source_names_again_before_anybody_could_look_is_a_pod_again() -> None:
     story = told().hears(Refused("netlink"), Left(), Refused("netlink"), SEEN, ADOPTED, Acked(), Installed(), UNPROVED)
     assert story.state == "installed"
+
+
+def test_a_sidecars_rules_are_nobodys_to_remove() -> None:
+    """A pod that is not in the mesh, or no longer, and steers itself."""
+    story = told(DISABLED).hears(SIDECARS)
+    assert story.last == (Withdraw(),), "what a proxy may hold of it is let go"
+    assert story.hears(Withdrawn()).state == "disabled"
+    assert not any(isinstance(action, Drain | Remove) for action in story.did)
+
+
+def test_a_pod_that_steers_itself_is_not_enrolled_beside_its_own_proxy() -> None:
+    story = told().hears(SIDECARS)
+    assert story.state == "failed" and "holds the rules of `headgate init`" in story.life.reason
+    assert story.last == (Withdraw(), Wake(Timer.RECHECK, 1.0))
+    assert not story.life.installed, "and what is not installed is never removed"
+    assert story.hears(Left()).state == "gone"

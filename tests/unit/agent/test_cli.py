@@ -22,7 +22,8 @@ from agent.cli import main
 from agent.cli.client import PodName, table
 from agent.events import Events, EventType, Reason, event_list
 from agent.plan import PlanSettings, build_plan
-from agent.supervisor.reports import PodFacts
+from agent.pods.probe_path import PathStatus, ProbePath
+from agent.supervisor.reports import PodFacts, ProbeFacts
 from agent.supervisor.unsteered import Unsteered
 from agent.supervisor.views import plan_view, pod_view, rules_view
 from tests.unit.agent.lives import SEEN, UNPROVED, enrolled
@@ -106,6 +107,21 @@ def test_pods_wide_also_show_what_lives_outside_the_mesh_and_what_drifted(tmp_pa
     shown = dict(zip(head, row, strict=False))
     assert (shown["UNSTEERED"], shown["DRIFTS"], shown["FOREIGN"]) == ("2+0+0", "3", "1")
     assert shown["NETNS"] == "/run/netns/web"
+
+
+def test_pods_wide_show_how_probes_arrive_where_the_agent_has_to_do_with_them(tmp_path: Path) -> None:
+    shut = ProbePath(ip_address("10.0.0.5"), PathStatus.SHUT, "dropped", "let it in")
+    probed = (None, ProbeFacts(listed=False), ProbeFacts(listed=True), ProbeFacts(True, (shut,)))
+    pods = [pod_view(LIFE, PodFacts(probes=facts)) for facts in probed]
+    with agent(tmp_path, {"GET /pods": (200, {**PODS, "pods": pods})}):
+        result = headgate(tmp_path, "pods", "-o", "wide")
+    head, *rows = (line.split() for line in result.stdout.splitlines())
+    assert [row[head.index("PROBES")] for row in rows] == ["-", "-", "untried", "shut"]
+
+
+def test_the_nodes_namespace_is_of_a_cluster_s_node(tmp_path: Path) -> None:
+    result = headgate(tmp_path, "agent", "--node-netns", "/proc/self/ns/net")
+    assert (result.exit_code, "--node-netns needs --kubernetes" in result.stderr) == (2, True)
 
 
 def _events() -> dict[str, Any]:

@@ -23,8 +23,9 @@ class Proxy:
         self.told: list[zds.Request] = []
         self.descriptors: dict[str, int] = {}
 
-    async def hello(self) -> None:
-        await asyncio.get_running_loop().sock_sendall(self.socket, zds.encode_hello())
+    async def hello(self, began_ns: int = 0) -> None:
+        hello = zds.encode_hello(zds.Hello(began_ns=began_ns))
+        await asyncio.get_running_loop().sock_sendall(self.socket, hello)
 
     async def next(self) -> zds.Request:
         """The next request, checked as a proxy checks it. EOFError when the agent closed."""
@@ -50,9 +51,9 @@ class Proxy:
                 await self.next()
                 await self.answer(error)
 
-    async def snapshot(self) -> list[zds.Request]:
+    async def snapshot(self, began_ns: int = 0) -> list[zds.Request]:
         """Says hello and takes the snapshot to its end."""
-        await self.hello()
+        await self.hello(began_ns)
         while True:
             request = await self.next()
             await self.answer()

@@ -32,10 +32,10 @@ class Agent:
     def _snapshot(self) -> Sequence[SnapshotEntry]:
         return list(self.entries)
 
-    async def proxy(self) -> Proxy:
+    async def proxy(self, began_ns: int = 0) -> Proxy:
         """A proxy that has said hello and taken the snapshot."""
         proxy = Proxy(self.path)
-        await proxy.snapshot()
+        await proxy.snapshot(began_ns)
         return proxy
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.api import stream, zds
+from proxy.api import fd_box, stream, zds
 from proxy.api.stream import BoxedListener, BoxFound, BoxFrame, Deposit, NoBox, Refused, Stored, StoreHello, Take
 
 UID = st.text(min_size=1, max_size=256)
@@ -120,7 +120,7 @@ def test_a_frame_that_cannot_be_understood_names_its_field(listeners: object, wh
 
 # ── Boxes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def box_with(*descriptors: int) -> socket.socket:
-    return stream.make_box(FRAME, descriptors)
+    return fd_box.make_box(FRAME, descriptors)
 
 
 def test_what_is_in_a_box_can_be_looked_at_again_and_again() -> None:
@@ -128,14 +128,14 @@ def test_what_is_in_a_box_can_be_looked_at_again_and_again() -> None:
     with box_with(writing) as box:
         os.close(writing)
         for _ in range(3):
-            packet = stream.look_into(box)
+            packet = fd_box.look_into(box)
             assert packet is not None
             assert stream.decode_box(packet.data) == FRAME
             packet.close()
         os.set_blocking(reading, False)
         with pytest.raises(BlockingIOError):  # somebody still holds the writing end: the box
             os.read(reading, 1)
-        stream.empty(box)
+        fd_box.empty(box)
         assert os.read(reading, 1) == b""
         os.close(reading)
 
@@ -144,10 +144,10 @@ def test_a_box_that_one_holder_empties_is_empty_for_the_other_one() -> None:
     reading, writing = os.pipe()
     with box_with(writing) as box, box.dup() as other:
         os.close(writing)
-        stream.empty(other)
+        fd_box.empty(other)
         assert os.read(reading, 1) == b""
-        assert stream.look_into(box) is None
-        stream.empty(box)
+        assert fd_box.look_into(box) is None
+        fd_box.empty(box)
         os.close(reading)
 
 
@@ -169,10 +169,10 @@ def test_looking_into_what_is_no_box_is_an_error_and_emptying_it_is_none() -> No
     with left, right:
         right.send(b"x" * (stream.MAX_STORE_PACKET_BYTES + 1))
         with pytest.raises(zds.ProtocolError, match="cut short"):
-            stream.look_into(left)
-        stream.empty(left)
-        assert stream.look_into(left) is None
+            fd_box.look_into(left)
+        fd_box.empty(left)
+        assert fd_box.look_into(left) is None
         right.send(b"x")
         right.send(b"y")
-        stream.empty(left)
-        assert stream.look_into(left) is None
+        fd_box.empty(left)
+        assert fd_box.look_into(left) is None

@@ -32,6 +32,14 @@ def test_messages_have_the_agreed_form() -> None:
         st.builds(stream.ObjectGone, st.builds(stream.ObjectName, st.text(), st.text(), st.text(), st.text())),
         st.just(stream.Synced()),
         st.builds(
+            stream.Verdict,
+            st.builds(stream.ObjectName, st.text(), st.text(), st.text(), st.text()),
+            st.integers(0, 2**63 - 1),
+            st.booleans(),
+            st.text(),
+            st.text(),
+        ),
+        st.builds(
             stream.Proof,
             st.text("0123456789abcdef", min_size=32, max_size=32),
             st.integers(0, 2**64 - 1),
@@ -62,6 +70,8 @@ def test_hostile_lines_are_read_ignored_or_refused(line: bytes) -> None:
         (b'{"type":"object","object":[]}', "object"),
         (b'{"type":"gone","group":"","kind":"Pod","namespace":"default"}', "name"),
         (b'{"type":"gone","group":5,"kind":"Pod","namespace":"default","name":"a"}', "group"),
+        (b'{"type":"verdict","group":"g","kind":"K","namespace":"n","name":"a","generation":-1}', "generation"),
+        (b'{"type":"verdict","group":"g","kind":"K","namespace":"n","name":"a","generation":1}', "field"),
     ],
 )
 def test_a_message_of_objects_that_says_too_little_is_refused(line: bytes, field: str) -> None:

@@ -27,6 +27,8 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ("encoded", "wire"),
     [
         (zds.encode_hello(), b"\x08\x01"),
+        # Ours: fields 50001 and 50002, beyond what they number.
+        (zds.encode_hello(zds.Hello(3, 5)), b"\x08\x01" + b"\x88\xb5\x18\x03" + b"\x90\xb5\x18\x05"),
         (
             zds.encode_request(zds.AddWorkload("u1", INFO)),
             b"\x0a\x1a" + b"\x0a\x02u1" + b"\x12\x14" + b"\x0a\x03web" + b"\x12\x04shop" + b"\x1a\x07default",
@@ -76,6 +78,12 @@ def test_unknown_fields_are_ignored() -> None:
     assert zds.decode_request(zds.encode_request(zds.KeepWorkload("u1")) + unknown) == zds.KeepWorkload("u1")
     assert zds.decode_ack(zds.encode_ack("no") + unknown) == "no"
     zds.decode_hello(zds.encode_hello() + unknown)
+
+
+def test_how_many_requests_a_proxy_takes_at_once_is_said_by_its_hello() -> None:
+    said = [zds.decode_hello(zds.encode_hello(zds.Hello(number, 7))) for number in (1, 2, 16)]
+    assert said == [zds.Hello(1, 7), zds.Hello(2, 7), zds.Hello(16, 7)]
+    assert zds.decode_hello(b"\x08\x01\x88\xb5\x18\x00") == zds.Hello()  # nobody takes none
 
 
 @pytest.mark.parametrize("hello", [b"", b"\x08\x00", b"\x08\x02"])

@@ -133,6 +133,23 @@ def test_e3_add_goes_to_the_newest_proxy_and_del_to_all(agent: Agent) -> None:
     play(agent, scene)
 
 
+def test_the_newest_is_the_one_that_began_last_not_the_one_that_came_last(agent: Agent) -> None:
+    """The agent is started anew while one proxy takes over from another: both come again, in any order."""
+
+    async def scene(agent: Agent) -> None:
+        new, old = await agent.proxy(2_000), await agent.proxy(1_000)
+        serving = [asyncio.create_task(proxy.serve()) for proxy in (old, new)]
+        with descriptor() as fd:
+            assert await agent.server.add("a", INFO, fd) == Acked()
+        assert (old.told[1:], new.told[1:]) == ([], [zds.AddWorkload("a", INFO)])
+        await agent.server.close()
+        await asyncio.gather(*serving)
+        old.close()
+        new.close()
+
+    play(agent, scene)
+
+
 def test_e3_older_proxy_that_ends_after_the_newer_came_does_not_take_its_place(agent: Agent) -> None:
     async def scene(agent: Agent) -> None:
         old, new = await agent.proxy(), await agent.proxy()

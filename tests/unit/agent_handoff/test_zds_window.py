@@ -11,12 +11,12 @@ from proxy.api import zds
 Scenario = Callable[[ZdsConnection, socket.socket], Awaitable[None]]
 
 
-def run(scenario: Scenario) -> None:
+def run(scenario: Scenario, at_once: int = zds.AT_ONCE) -> None:
     async def inside() -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         connection = ZdsConnection(ours, 5.0)
         with theirs:
-            theirs.send(zds.encode_hello())
+            theirs.send(zds.encode_hello(zds.Hello(at_once)))
             await connection.hello()
             try:
                 await scenario(connection, theirs)
@@ -41,7 +41,7 @@ def ask(connection: ZdsConnection, number: int) -> list[asyncio.Task[str]]:
     return [asyncio.create_task(connection.request(zds.DeleteWorkload(f"uid-{n}"))) for n in range(number)]
 
 
-def test_an_unknown_proxy_is_asked_one_thing_at_a_time() -> None:
+def test_a_proxy_that_says_nothing_of_it_is_asked_one_thing_at_a_time() -> None:
     async def scenario(connection: ZdsConnection, theirs: socket.socket) -> None:
         tasks = ask(connection, 3)
         for number in range(3):
@@ -49,13 +49,11 @@ def test_an_unknown_proxy_is_asked_one_thing_at_a_time() -> None:
             theirs.send(zds.encode_ack(""))
         assert await asyncio.gather(*tasks) == ["", "", ""]
 
-    run(scenario)
+    run(scenario, at_once=1)
 
 
 def test_answers_reach_their_askers_in_order_when_several_are_under_way() -> None:
     async def scenario(connection: ZdsConnection, theirs: socket.socket) -> None:
-        connection.widen()
-        connection.widen()  # again is harmless
         tasks = ask(connection, WINDOW + 1)
         assert await asked(theirs) == [zds.DeleteWorkload(f"uid-{number}") for number in range(WINDOW)]
         for number in range(WINDOW + 1):
@@ -66,9 +64,18 @@ def test_answers_reach_their_askers_in_order_when_several_are_under_way() -> Non
     run(scenario)
 
 
+def test_a_proxy_that_takes_a_million_is_asked_no_more_than_helps() -> None:
+    async def scenario(connection: ZdsConnection, theirs: socket.socket) -> None:
+        tasks = ask(connection, WINDOW + 3)
+        assert len(await asked(theirs)) == WINDOW
+        connection.close("the test ends")
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(scenario, at_once=0xFFFFFFFF)
+
+
 def test_the_answer_of_an_asker_that_was_cancelled_is_not_taken_for_the_next_ones() -> None:
     async def scenario(connection: ZdsConnection, theirs: socket.socket) -> None:
-        connection.widen()
         first, second = ask(connection, 2)
         assert len(await asked(theirs)) == 2
         first.cancel()
@@ -81,7 +88,6 @@ def test_the_answer_of_an_asker_that_was_cancelled_is_not_taken_for_the_next_one
 
 def test_a_proxy_that_goes_is_told_to_all_who_wait() -> None:
     async def scenario(connection: ZdsConnection, theirs: socket.socket) -> None:
-        connection.widen()
         tasks = ask(connection, WINDOW + 1)
         await asked(theirs)
         theirs.close()

@@ -37,7 +37,7 @@ def test_the_table_tells_each_loss_by_kind_and_the_sum(tmp_path: Path) -> None:
 
 def test_the_text_has_a_place_for_the_table_and_names_only_tests_that_exist() -> None:
     text = report.TEXT.read_text(encoding="utf-8")
-    assert text.count("@measured@\n") == 1
+    assert (text.count("@measured@\n"), text.count("@node@\n")) == (1, 1)
     here = report.TEXT.parent
     named = [part for part in text.split("`") if part.endswith(".py")]
     assert len(named) >= 10

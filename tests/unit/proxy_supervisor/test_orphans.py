@@ -58,7 +58,7 @@ def test_nobody_is_given_up_who_is_in_use_or_is_not_held(looks: list[tuple[froze
 
 @pytest.fixture
 def inhabited() -> Iterator[Inhabited]:
-    looking = Inhabited()
+    looking = Inhabited(own=0)  # what the tests start is somebody else's
     yield looking
     looking.close()
 
@@ -108,7 +108,7 @@ def test_all_processes_are_asked_only_when_a_namespace_has_lost_its_own(
 ) -> None:
     walks = []
     walk = orphans._walk
-    monkeypatch.setattr(orphans, "_walk", lambda wanted: walks.append(wanted) or walk(wanted))
+    monkeypatch.setattr(orphans, "_walk", lambda wanted, own: walks.append(wanted) or walk(wanted, own))
     in_a_namespace(A)
     for step in range(20):  # A is inhabited; B never was, and its end cannot be noticed
         assert inhabited.look(frozenset({A, B}), now_s=step * 0.4) == {A}
@@ -135,3 +135,13 @@ def test_process_that_moved_to_another_namespace_is_noticed(inhabited: Inhabited
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(orphans, "_netns_of", lambda process: B)
         assert inhabited.look(frozenset({A}), now_s=orphans.LOOK_AGAIN_S) == NOBODY
+
+
+def test_a_worker_of_our_own_that_makes_a_socket_there_is_nobody(in_a_namespace: Start) -> None:
+    """In a container they are all that is seen: what ends when one of them leaves is no pod."""
+    in_a_namespace(A)
+    looking = Inhabited()
+    try:
+        assert looking.look(frozenset({A}), now_s=0.0) == NOBODY
+    finally:
+        looking.close()

@@ -49,7 +49,7 @@ class Node:
         self.asked.append(cookie)
         return self.told
 
-    def owners(self, inodes: set[int]) -> Owners:
+    def owners(self, inodes: set[int], proc: FilePath) -> Owners:
         found = {inode: SocketOwner(one.pid, one.command) for inode, one in self.pod.owners.items() if inode in inodes}
         return Owners(found, self.refused, self.privileged)
 

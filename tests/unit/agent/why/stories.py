@@ -19,6 +19,8 @@ from agent.why.facts import (
     Ours,
     Pod,
     PortHeld,
+    ProbePath,
+    Probes,
     Proved,
     Proxy,
     Served,
@@ -101,6 +103,15 @@ THIEF: Final = Led(
     undo="nsenter --net=/run/netns/web nft delete rule ip thief output handle 3",
 )
 DROPPED: Final = replace(THIEF, verdict="drop", port=None, by="rule 2 of chain OUTPUT, iptables-nft table ip filter")
+
+OPEN6: Final = ProbePath("fd00::5", "open")
+SHUT4: Final = ProbePath(
+    "10.0.0.5",
+    "shut",
+    True,
+    "what the node's processes send from 169.254.7.127 is dropped on the way to 10.0.0.5, or its answer is",
+    "let 169.254.7.127 in where it is stopped",
+)
 
 FAULTS: Final[dict[str, Facts]] = {
     "agent absent": without_agent(),
@@ -197,5 +208,7 @@ FAULTS: Final[dict[str, Facts]] = {
     "no proof outbound": of_pod(
         proofs=(Proved("out4", "absent", "no route"), Proved("out6", "absent", "no address"), *FOUR[2:])
     ),
+    "probes dropped": of_pod(probes=Probes(True, (SHUT4, OPEN6))),
+    "probes not in the node's set": of_pod(probes=Probes(False)),
 }
 """By name, in the order of the steps."""

@@ -83,7 +83,7 @@ def test_every_golden_text_is_of_a_fault_and_every_step_but_the_last_fails_somew
 
 def test_steps_are_judged_in_their_order_and_pass_where_nothing_is_wrong() -> None:
     verdicts = judge(WELL)
-    assert [verdict.step for verdict in verdicts] == list(Step)
+    assert [verdict.step for verdict in verdicts] == [step for step in Step if step is not Step.PROBES]
     assert {verdict.result for verdict in verdicts} == {Result.PASSED}
 
 
