@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tests.bench import (
+    cluster,
     cni_add,
     exclusions,
     explain,
@@ -29,6 +30,7 @@ ALONE: Final[dict[str, Callable[[Plan, Say], tuple[Fact, ...]]]] = {
     "exclusions-500": lambda _, say: exclusions.measure(say),
     "explain": lambda _, say: explain.measure(say),
     "cni-add": lambda _, say: cni_add.measure(say),
+    "cluster": lambda plan, say: cluster.measure(plan.seconds, say),
     "policy-updates": lambda _, say: policy_updates.measure(say),
 }
 

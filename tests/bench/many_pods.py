@@ -16,7 +16,7 @@ from agent.lab.node import Lab
 from agent.lab.objects import write_atomically
 from agent.lab.spec import NODE_ADDRESS4, NODE_ADDRESS6, PREFIX4, PREFIX6, LabSpec, PodSpec
 from proxy.api.constants import AGENT_METRICS_PORT
-from tests.bench import meter
+from tests.bench import meter, pod_wires
 from tests.bench.results import Fact
 from tests.bench.verify import metrics_page
 
@@ -43,6 +43,8 @@ def measure(names: Collection[str], seconds: int, say: Say) -> tuple[Fact, ...]:
         if "announce" in names:
             facts.append(_announce(lab))
         if "idle-agent" in names:
+            pods = [(pod.netns, [a for a in (pod.address4, pod.address6) if a is not None]) for pod in lab.pods]
+            pod_wires.introduce(lab.node, (NODE_ADDRESS4, NODE_ADDRESS6), pods)
             time.sleep(_SETTLE_S)
             facts += _idle(agent.pid, meter.family(proxy.pid), seconds, say)
         if "replace-250" in names:

@@ -99,3 +99,13 @@ def forget_peak(pid: int) -> None:
 def cpu_us(*pids: int) -> float:
     """CPU that these processes have used so far."""
     return sum(process_us(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")) for pid in pids)
+
+
+def descriptors(pid: int) -> int:
+    """Open in this process."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def threads(pid: int) -> int:
+    """Of this process."""
+    return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())

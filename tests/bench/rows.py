@@ -150,6 +150,7 @@ EXTRAS: Final = (
     "exclusions-500",
     "explain",
     "cni-add",
+    "cluster",
 )
 """Beside the rows, each measured in labs of its own (extras.py): figures that no load of two seconds shows."""
 

@@ -22,7 +22,8 @@ from agent.lab.node import Lab
 from agent.lab.spec import LabSpec
 from tests.kube.beside import Beside, standing_beside
 from tests.kube.cni.plugin import Plugin, build
-from tests.netns.containerd.runtime import Runtime, Sandbox, running
+from tests.netns.containerd.asked import Container, Pod, Sandbox
+from tests.netns.containerd.runtime import Runtime, running
 from tests.netns.life import kernel
 
 PORT = 6443
@@ -64,7 +65,7 @@ class Node:
     def run(self, name: str, labels: dict[str, str] | None = None) -> tuple[str, Sandbox]:
         """As a kubelet does: object, sandbox, status."""
         uid = self.create(name, labels)
-        sandbox = self.runtime.run(name, uid)
+        sandbox = self.runtime.run(Pod(name, uid))
         self.apply(name, uid, ENABLED if labels is None else labels, sandbox.addresses)
         return uid, sandbox
 
@@ -124,7 +125,7 @@ def test_a_pod_starts_steered_serves_and_calls_and_leaves_nothing(node: Node) ->
     client_uid, client = node.run("client")
     assert node.state("web") in ("installed", "proved"), "when RunPodSandbox returns"
     server = f"mkdir -p /www; echo '{PAGE}' > /www/index.html; exec httpd -f -p 8080 -h /www"
-    node.runtime.start_container(web, "web", web_uid, "/bin/sh", "-c", server)
+    node.runtime.start_container(web, Pod("web", web_uid), Container("sh", ("/bin/sh", "-c", server)))
     node.lab.wait_proved("web", "client")
     found = sandboxes(Path("/proc"), (Path("/run/netns"),))
     assert {found[uid].netns_path for uid in (web_uid, client_uid)} == {
@@ -141,6 +142,7 @@ def test_a_pod_starts_steered_serves_and_calls_and_leaves_nothing(node: Node) ->
     node.remove("web", web)
     node.lab.wait("the pods to be gone", lambda: node.lab.agent_get("/pods")["pods"] == [])
     assert [path for path in kept if path.exists()] == []
+    assert "drifted" not in node.lab.log("agent"), "the runtime took lo down first, and that is no drift"
 
 
 def _answers(netns: Netns, address: str) -> bool:
@@ -161,7 +163,7 @@ def test_b48_a_sandbox_made_anew_under_the_same_uid_is_steered_in_its_new_namesp
     node.lab.wait_proved("again")
     before = node.netns("again")
     node.runtime.stop(first)
-    second = node.runtime.run("again", uid, attempt=1)
+    second = node.runtime.run(Pod("again", uid, attempt=1))
     node.apply("again", uid, ENABLED, second.addresses)
     node.lab.wait_proved("again")
     assert node.netns("again") != before
@@ -176,11 +178,11 @@ def test_without_a_proxy_the_sandbox_fails_with_the_reason_and_starts_once_it_is
     lab.wait("the agent to see it", lambda: not lab.agent_get("/pods")["proxy_connected"])
     uid = node.create("early")
     with pytest.raises(grpc.RpcError) as refused:
-        node.runtime.run("early", uid)
+        node.runtime.run(Pod("early", uid))
     assert "pod default/early is pending: no proxy is connected" in str(refused.value.details())
     lab.start_proxy(own_objects=False)
     lab.wait("the proxy to be back", lambda: bool(lab.agent_get("/pods")["proxy_connected"]))
-    early = node.runtime.run("early", uid, attempt=1)
+    early = node.runtime.run(Pod("early", uid, attempt=1))
     node.apply("early", uid, ENABLED, early.addresses)
     lab.wait_proved("early")
     node.remove("early", early)
@@ -204,12 +206,12 @@ def test_containerd_killed_while_the_plugin_waits_leaves_nothing_steered_in_vain
     os.kill(node.lab.pid("agent"), signal.SIGSTOP)  # so that ADD hangs
     try:
         with pytest.raises(grpc.RpcError):
-            node.runtime.run("half", uid, timeout_s=2)
+            node.runtime.run(Pod("half", uid), timeout_s=2)
         node.runtime.kill()
     finally:
         os.kill(node.lab.pid("agent"), signal.SIGCONT)
     node.runtime.start()
-    pod = node.runtime.run("half", uid, attempt=1)
+    pod = node.runtime.run(Pod("half", uid, attempt=1))
     node.apply("half", uid, ENABLED, pod.addresses)
     node.lab.wait_proved("half")
     node.remove("half", pod)
@@ -232,11 +234,11 @@ def test_with_the_agent_away_no_pod_starts_until_it_is_back(node: Node) -> None:
     node.lab.kill_agent()
     uid = node.create("waiting")
     with pytest.raises(grpc.RpcError) as refused:
-        node.runtime.run("waiting", uid)
+        node.runtime.run(Pod("waiting", uid))
     assert "the agent of this node does not answer at" in str(refused.value.details())
     node.start_agent()
     node.lab.wait("the agent to answer runtimes", node.answers_runtimes)
-    pod = node.runtime.run("waiting", uid, attempt=1)
+    pod = node.runtime.run(Pod("waiting", uid, attempt=1))
     assert node.state("waiting") in ("installed", "proved")
     node.remove("waiting", pod)
 

@@ -1,0 +1,1 @@
+"""What many pods, and many connections, ask of agent and proxy."""

@@ -1,0 +1,28 @@
+"""Pods that come and go leave nothing behind, whatever happens meanwhile: the short form of `make soak`."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bench import churn, flatness
+from tests.bench.churn import Churn, Pace
+from tests.bench.cluster_node import cluster_node
+
+
+@pytest.fixture
+def churning() -> Iterator[Churn]:
+    with cluster_node() as node:
+        node.start()
+        with churn.churning(node, Pace(pods=15, a_second=8, accidents_every_s=1.5, samples_every_s=1.0)) as made:
+            made.fill()
+            yield made
+
+
+def test_after_churn_with_every_accident_the_node_holds_what_it_held_before(churning: Churn) -> None:
+    before = churning.at_rest()
+    churning.run(6.5, churn.ALL)
+    assert churning.tally.accidents >= len(churn.ALL)
+    assert churning.tally.ended > 40
+    after = churning.at_rest()
+    assert flatness.not_returned(before, after) == []
+    assert after.agent_mb <= before.agent_mb + flatness.TOLERANCES["agent_mb"].amount
