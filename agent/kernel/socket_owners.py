@@ -25,7 +25,7 @@ class SocketOwner:
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """By inode, the process with the lowest pid; a socket may be in several. `refused`: processes whose descriptors are
+    """By inode, the process that began first; a socket may be in several. `refused`: processes whose descriptors are
     not ours to read (ptrace(2), PTRACE_MODE_READ: another user's need CAP_SYS_PTRACE), so that some may be missing;
     `privileged`: that capability is there, and does not help."""
 
@@ -40,7 +40,7 @@ def owners_of(inodes: Set[int], proc: Path = Path("/proc")) -> Owners:
     found: dict[int, SocketOwner] = {}
     refused = 0
     try:
-        pids = sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal())
+        pids = _oldest_first(proc)
     except OSError:
         return Owners({}, 1, privileged=False)
     for pid in pids:
@@ -61,8 +61,8 @@ def owners_of(inodes: Set[int], proc: Path = Path("/proc")) -> Owners:
 
 
 def owner_of(listener: Listener, proc: Path = Path("/proc")) -> SocketOwner | None:
-    """The process with the lowest pid that holds a listener of the calling thread's network namespace; None when none
-    can be told. `proc`: the node's. For a message to a person, never for a decision.
+    """Of the processes that hold a listener of the calling thread's network namespace, the one that began first; None
+    when none can be told. `proc`: the node's. For a message to a person, never for a decision.
 
     Root without CAP_DAC_READ_SEARCH cannot list another user's descriptors (proc(5), /proc/PID/fd), and a name is not
     worth that capability. Who runs in this namespace as the socket's user is told instead, if all of them call
@@ -77,7 +77,7 @@ def owner_of(listener: Listener, proc: Path = Path("/proc")) -> SocketOwner | No
 def _by_user(uid: int, proc: Path) -> SocketOwner | None:
     here = Path("/proc/thread-self/ns/net").stat()
     found: list[SocketOwner] = []
-    for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal()):
+    for pid in _oldest_first(proc):
         process = proc / str(pid)
         try:
             is_here = os.path.samestat((process / "ns/net").stat(), here)
@@ -86,6 +86,21 @@ def _by_user(uid: int, proc: Path) -> SocketOwner | None:
         except OSError:
             continue  # it ended meanwhile
     return found[0] if len({owner.command for owner in found}) == 1 else None
+
+
+def _oldest_first(proc: Path) -> list[int]:
+    """Numbers begin anew at pid_max, so that a worker may have a lower one than who started it. Raises OSError."""
+    pids = [int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal()]
+    return sorted(pids, key=lambda pid: (_began(proc, pid), pid))
+
+
+def _began(proc: Path, pid: int) -> int:
+    """proc(5), /proc/PID/stat: starttime, the twentieth field behind the command, which may hold brackets."""
+    try:
+        with open(f"{proc}/{pid}/stat", "rb") as file:  # noqa: PTH123 - a thousand of them
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def _sockets_of(directory: str) -> set[int]:
