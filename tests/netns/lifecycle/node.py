@@ -246,11 +246,15 @@ class Node:
     # ── What is seen ───────────────────────────────────────────────────────────────────────────────────────────────
     def is_ready(self, which: str) -> bool:
         """The newest one, by the manifest's readiness probe, from the node."""
+        with suppress(OSError, admin.AdminError):
+            return self.readiness(which) == 200
+        return False
+
+    def readiness(self, which: str) -> int:
+        """The status with which it answers the probe. Raises OSError, AdminError: not at all."""
         port, path = _PROBES[which]
         address = self.ours[which][-1].sandbox.addresses[0]
-        with suppress(OSError, admin.AdminError):
-            return admin.get_status(lambda: self.lab.node.connect(address, port), path) == 200
-        return False
+        return admin.get_status(lambda: self.lab.node.connect(address, port), path)
 
     def wait_ready(self, which: str) -> None:
         self.wait(f"the {which} to be ready", lambda: self.is_ready(which))

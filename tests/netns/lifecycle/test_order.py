@@ -79,7 +79,7 @@ def test_the_api_server_comes_last_and_what_runs_is_left_as_it_is_until_then(ste
         for which in steered.ours:
             steered.start(which)
         steered.wait("the agent to say what it waits for", lambda: bool(steered.lab.agent_get("/pods")["problems"]))
-        assert not steered.is_ready("proxy"), "it does not know the policy"
+        steered.wait("the proxy to say that it does not know the policy", lambda: steered.readiness("proxy") == 503)
         assert kernel.rules(netns) == held
     finally:
         steered.serve()

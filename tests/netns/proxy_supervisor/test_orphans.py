@@ -37,7 +37,8 @@ def test_a_namespace_that_lost_its_name_is_kept_while_a_process_lives_in_it(
     async def scenario() -> None:
         nameless, ending = make_netns(), make_netns()
         identity = nameless.identity
-        process = nameless.popen(["sleep", "600"])
+        # No child of the proxy's own process, which is this one: its children are its workers.
+        process = nameless.popen(["unshare", "--fork", "--kill-child=KILL", "sleep", "600"])
         try:
             async with running(tmp_path) as proxy:
                 await proxy.agent.connect()

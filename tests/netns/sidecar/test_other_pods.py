@@ -32,7 +32,7 @@ def lab() -> Iterator[Lab]:
 def place(lab: Lab) -> Iterator[Place]:
     """A pod without rules."""
     with prepared(lab, lab.pod("pod"), Kind.PLAIN) as sidecar:
-        yield Place(lab.pod("pod"), lab.pod("peer"), sidecar)
+        yield Place(lab.pod("pod"), lab.pod("peer"), sidecar, lab.node)
 
 
 def test_b32_where_only_some_calls_come_back_to_it_those_are_refused(place: Place, lab: Lab, family: Family) -> None:
