@@ -12,6 +12,8 @@ from agent.lab.namespaces import Netns
 TABLE: Final = "headgate"
 _RULE: Final = re.compile(r"^\t\t(?!type |policy )(.+?) # handle (\d+)$")
 _CHAIN: Final = re.compile(r"^\tchain (\S+) \{")
+_ROUTE: Final = ("local", "default", "dev", "lo", "table", "100")
+"""Not `flush`: that asks again until nothing is left, and so deletes what the agent healed meanwhile a second time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ ALL: Final = (
     Sabotage("foreign-rule-inserted", _foreign_rule, "foreign rule"),
     Sabotage("ip-rule-gone-v4", _ip("-4", "rule", "delete", "preference", "32764"), "rule"),
     Sabotage("ip-rule-gone-v6", _ip("-6", "rule", "delete", "preference", "32764"), "rule"),
-    Sabotage("ip-route-gone-v4", _ip("-4", "route", "flush", "table", "100"), "route"),
-    Sabotage("ip-route-gone-v6", _ip("-6", "route", "flush", "table", "100"), "route"),
+    Sabotage("ip-route-gone-v4", _ip("-4", "route", "delete", *_ROUTE), "route"),
+    Sabotage("ip-route-gone-v6", _ip("-6", "route", "delete", *_ROUTE), "route"),
     Sabotage("ruleset-flushed", _nft("flush ruleset\n"), "gone", cuts=True),
 )
