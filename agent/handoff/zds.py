@@ -124,12 +124,13 @@ class ZdsServer:
         proxy.untold.pop(uid, None)
         return await self._request(proxy, zds.AddWorkload(uid, info), netns_fd)
 
-    async def remove(self, uid: str) -> AddResult:
+    async def remove(self, uid: str, drain_s: float = 0.0) -> AddResult:
         """Tells every proxy to let go of a pod; the first complaint, if any. A proxy that was away learns it by the
-        pod's absence from its snapshot."""
+        pod's absence from its snapshot. With `drain_s` its connections may last so much longer, and this does not wait
+        for them: to be called again without."""
         for proxy in self._proxies:
             proxy.untold.pop(uid, None)
-        requests = [self._request(proxy, zds.DeleteWorkload(uid)) for proxy in self._proxies]
+        requests = [self._request(proxy, zds.DeleteWorkload(uid, drain_s)) for proxy in self._proxies]
         results = await asyncio.gather(*requests)
         complaint = next((result for result in results if isinstance(result, Nacked)), None)
         return complaint or (Acked() if Acked() in results else NoProxy())

@@ -43,7 +43,8 @@ def leave(life: Life, ending: State, settings: LifeSettings) -> Step:
 
 
 def stop(life: Life, event: Stop, settings: LifeSettings) -> Step:
-    """The agent ends now: the same way, without patience for what is still steered to a proxy that can be sent away."""
+    """The agent ends now: the same way, without patience for what is still steered to a proxy that can be sent away.
+    That leads out what speaks HTTP, for as long as an agent that ends can wait (supervisor.effects.LAST_ANSWERS_S)."""
     return _leaving(life, State.GONE, life.drain_left_s if life.drain_left_s == _UNTIL_CLOSED else 0.0, settings)
 
 

@@ -1,9 +1,11 @@
 """Performs a life's actions and says how each ended, as an event. Nothing is decided here."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -68,6 +70,12 @@ Effect = Inspect | Announce | Install | Heal | Drain | CountSteered | Remove | W
 
 PROVERS: Final = 16
 """Pods proved at once: each proof has one second, and 250 at once would share one core (DESIGN 5: ≤ 3 % of it)."""
+LAST_ANSWERS_S: Final = 2.0
+"""For a client that asks as often as every 1.5 s: the proxy closes what is idle half a second before the end
+(proxy.worker_pods). 250 pods have it at once, within agent.supervisor.service.CLEANUP_S."""
+_LOOKED_AT_EVERY_S: Final = 0.25
+_ACCEPTED_WITHIN_S: Final = 0.1
+"""What was led to the proxy until just now is out of its listeners' queues by then: they close with its first word."""
 
 
 class _NetnsGone(Exception):
@@ -192,6 +200,8 @@ class Effects:
         match effect:
             case Withdraw():
                 self._store.drop(life.pod.uid)
+                if life.drained:
+                    await self._last_answers(life)
                 await self._zds.remove(life.pod.uid)
                 return Withdrawn()
             case Inspect():
@@ -206,6 +216,17 @@ class Effects:
             case _:
                 with self._watch.ours(key_of(life)):
                     return await self._change(life, effect)
+
+    async def _last_answers(self, life: Life) -> None:
+        """What is still steered is led out: each answer from now on tells its client that it is the connection's last
+        (RFC 9112, 9.6). Closed without that, a request would cross its connection's end."""
+        await asyncio.sleep(_ACCEPTED_WITHIN_S)
+        if await self._zds.remove(life.pod.uid, LAST_ANSWERS_S) == NoProxy():
+            return
+        over_s = time.monotonic() + LAST_ANSWERS_S
+        with contextlib.suppress(_NetnsGone, NetnsRefused, KernelRefused, OSError):  # who acts there next is told
+            while await self._inside(life, self._rules.count_steered, self._settings) and time.monotonic() < over_s:
+                await asyncio.sleep(_LOOKED_AT_EVERY_S)
 
     async def _change(self, life: Life, effect: Install | Heal | Drain | Remove) -> Event:
         """What is watched changes with the rules, so that no change of ours is taken for somebody else's."""

@@ -59,7 +59,11 @@ class KeepWorkload:
 
 @dataclass(frozen=True, slots=True)
 class DeleteWorkload:
+    """`drain_s`: what its connections have to end, in steps of 1 ms; 0: none, and the acknowledgement says that the
+    namespace is let go."""
+
     uid: str
+    drain_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +122,10 @@ def encode_request(request: Request) -> bytes:
             message.add.workload_info.SetInParent()
         case KeepWorkload(uid):
             message.keep.uid = uid
-        case DeleteWorkload(uid):
-            getattr(message, "del").uid = uid  # `del` is a keyword
+        case DeleteWorkload(uid, drain_s):
+            deleted = getattr(message, "del")  # `del` is a keyword
+            deleted.uid = uid
+            deleted.drain_ms = round(drain_s * 1000)
         case SnapshotSent():
             message.snapshot_sent.SetInParent()
     data = message.SerializeToString()
@@ -143,7 +149,8 @@ def decode_request(data: bytes) -> Request:
         case "keep":
             return KeepWorkload(_uid(message.keep.uid, "keep"))
         case "del":
-            return DeleteWorkload(_uid(getattr(message, "del").uid, "del"))
+            deleted = getattr(message, "del")
+            return DeleteWorkload(_uid(deleted.uid, "del"), deleted.drain_ms / 1000)
         case "snapshot_sent":
             return SnapshotSent()
     raise ProtocolError("request without a payload known here")

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\tzds.proto\x12\x12istio.workload.zds\"_\n\x08ZdsHello\x12,\n\x07version\x18\x01 \x01(\x0e\x32\x1b.istio.workload.zds.Version\x12\x11\n\x07\x61t_once\x18\xd1\x86\x03 \x01(\r\x12\x12\n\x08\x62\x65gan_ns\x18\xd2\x86\x03 \x01(\x04\"N\n\x0cWorkloadInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x17\n\x0fservice_account\x18\x03 \x01(\tJ\x04\x08\x04\x10\x05\"S\n\x0b\x41\x64\x64Workload\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x37\n\rworkload_info\x18\x02 \x01(\x0b\x32 .istio.workload.zds.WorkloadInfo\"\x1b\n\x0cKeepWorkload\x12\x0b\n\x03uid\x18\x01 \x01(\t\"\x1a\n\x0b\x44\x65lWorkload\x12\x0b\n\x03uid\x18\x02 \x01(\t\"\x0e\n\x0cSnapshotSent\"\x14\n\x03\x41\x63k\x12\r\n\x05\x65rror\x18\x01 \x01(\t\"\xe9\x01\n\x0fWorkloadRequest\x12.\n\x03\x61\x64\x64\x18\x01 \x01(\x0b\x32\x1f.istio.workload.zds.AddWorkloadH\x00\x12.\n\x03\x64\x65l\x18\x02 \x01(\x0b\x32\x1f.istio.workload.zds.DelWorkloadH\x00\x12\x39\n\rsnapshot_sent\x18\x03 \x01(\x0b\x32 .istio.workload.zds.SnapshotSentH\x00\x12\x30\n\x04keep\x18\x05 \x01(\x0b\x32 .istio.workload.zds.KeepWorkloadH\x00\x42\t\n\x07payload\"E\n\x10WorkloadResponse\x12&\n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x17.istio.workload.zds.AckH\x00\x42\t\n\x07payload*\x1f\n\x07Version\x12\x0c\n\x08NOT_USED\x10\x00\x12\x06\n\x02V1\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\tzds.proto\x12\x12istio.workload.zds\"_\n\x08ZdsHello\x12,\n\x07version\x18\x01 \x01(\x0e\x32\x1b.istio.workload.zds.Version\x12\x11\n\x07\x61t_once\x18\xd1\x86\x03 \x01(\r\x12\x12\n\x08\x62\x65gan_ns\x18\xd2\x86\x03 \x01(\x04\"N\n\x0cWorkloadInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x17\n\x0fservice_account\x18\x03 \x01(\tJ\x04\x08\x04\x10\x05\"S\n\x0b\x41\x64\x64Workload\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x37\n\rworkload_info\x18\x02 \x01(\x0b\x32 .istio.workload.zds.WorkloadInfo\"\x1b\n\x0cKeepWorkload\x12\x0b\n\x03uid\x18\x01 \x01(\t\".\n\x0b\x44\x65lWorkload\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x12\n\x08\x64rain_ms\x18\xd1\x86\x03 \x01(\r\"\x0e\n\x0cSnapshotSent\"\x14\n\x03\x41\x63k\x12\r\n\x05\x65rror\x18\x01 \x01(\t\"\xe9\x01\n\x0fWorkloadRequest\x12.\n\x03\x61\x64\x64\x18\x01 \x01(\x0b\x32\x1f.istio.workload.zds.AddWorkloadH\x00\x12.\n\x03\x64\x65l\x18\x02 \x01(\x0b\x32\x1f.istio.workload.zds.DelWorkloadH\x00\x12\x39\n\rsnapshot_sent\x18\x03 \x01(\x0b\x32 .istio.workload.zds.SnapshotSentH\x00\x12\x30\n\x04keep\x18\x05 \x01(\x0b\x32 .istio.workload.zds.KeepWorkloadH\x00\x42\t\n\x07payload\"E\n\x10WorkloadResponse\x12&\n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x17.istio.workload.zds.AckH\x00\x42\t\n\x07payload*\x1f\n\x07Version\x12\x0c\n\x08NOT_USED\x10\x00\x12\x06\n\x02V1\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'zds_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERSION']._serialized_start=697
-  _globals['_VERSION']._serialized_end=728
+  _globals['_VERSION']._serialized_start=717
+  _globals['_VERSION']._serialized_end=748
   _globals['_ZDSHELLO']._serialized_start=33
   _globals['_ZDSHELLO']._serialized_end=128
   _globals['_WORKLOADINFO']._serialized_start=130
@@ -42,13 +42,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEEPWORKLOAD']._serialized_start=295
   _globals['_KEEPWORKLOAD']._serialized_end=322
   _globals['_DELWORKLOAD']._serialized_start=324
-  _globals['_DELWORKLOAD']._serialized_end=350
-  _globals['_SNAPSHOTSENT']._serialized_start=352
-  _globals['_SNAPSHOTSENT']._serialized_end=366
-  _globals['_ACK']._serialized_start=368
-  _globals['_ACK']._serialized_end=388
-  _globals['_WORKLOADREQUEST']._serialized_start=391
-  _globals['_WORKLOADREQUEST']._serialized_end=624
-  _globals['_WORKLOADRESPONSE']._serialized_start=626
-  _globals['_WORKLOADRESPONSE']._serialized_end=695
+  _globals['_DELWORKLOAD']._serialized_end=370
+  _globals['_SNAPSHOTSENT']._serialized_start=372
+  _globals['_SNAPSHOTSENT']._serialized_end=386
+  _globals['_ACK']._serialized_start=388
+  _globals['_ACK']._serialized_end=408
+  _globals['_WORKLOADREQUEST']._serialized_start=411
+  _globals['_WORKLOADREQUEST']._serialized_end=644
+  _globals['_WORKLOADRESPONSE']._serialized_start=646
+  _globals['_WORKLOADRESPONSE']._serialized_end=715
 # @@protoc_insertion_point(module_scope)

@@ -48,10 +48,12 @@ class KeepWorkload(_message.Message):
     def __init__(self, uid: _Optional[str] = ...) -> None: ...
 
 class DelWorkload(_message.Message):
-    __slots__ = ("uid",)
+    __slots__ = ("uid", "drain_ms")
     UID_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_MS_FIELD_NUMBER: _ClassVar[int]
     uid: str
-    def __init__(self, uid: _Optional[str] = ...) -> None: ...
+    drain_ms: int
+    def __init__(self, uid: _Optional[str] = ..., drain_ms: _Optional[int] = ...) -> None: ...
 
 class SnapshotSent(_message.Message):
     __slots__ = ()

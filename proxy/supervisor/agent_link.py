@@ -105,10 +105,10 @@ class ZdsClient:
                     if named is not None:
                         named.add(uid)
                     refusal = await self._add(PodName(uid, info.namespace, info.name, info.service_account), netns_fd)
-                case zds.DeleteWorkload(uid):
+                case zds.DeleteWorkload(uid, drain_s):
                     if named is not None:
                         named.discard(uid)
-                    await self._pods.forget(uid)
+                    await self._pods.forget(uid, drain_s)
                 case zds.KeepWorkload(uid):
                     if named is None:
                         raise zds.ProtocolError("`keep` after the snapshot")

@@ -194,8 +194,10 @@ class Pods:
             ) from None
 
     async def forget(self, uid: str, drain_s: float = 0.0) -> None:
-        """Stop serving a pod; unknown ones are no error. Without a drain it returns when all workers have let go of the
-        namespace, also those that drained it already, after FORGET_TIMEOUT_S at the latest."""
+        """Stop serving a pod; unknown ones are no error. Nothing drains longer than this proxy's own time. Without a
+        drain it returns when all workers have let go of the namespace, also those that drained it already, after
+        FORGET_TIMEOUT_S at the latest."""
+        drain_s = min(drain_s, self._drain_s)
         self._pending.pop(uid, None)
         leaving = [one for one in self._handovers.leaving if one.identity.uid == uid]
         if drain_s <= 0:

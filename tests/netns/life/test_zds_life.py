@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +19,7 @@ import pytest
 from agent.lab.namespaces import Netns
 from agent.lab.node import Lab
 from agent.lab.spec import LabSpec
+from agent.supervisor.effects import LAST_ANSWERS_S
 from proxy.api import zds
 from proxy.api.constants import ZDS_SOCKET
 from tests.netns.life import kernel
@@ -148,6 +151,41 @@ def test_e2_proxy_that_connects_later_is_told_of_every_enrolled_pod_then_of_the_
         assert told.count((zds.SnapshotSent(), None)) == 1
         for name in ("client", "server"):
             kernel.wait_state(lab, name, "installed")
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["it-ends", "it-stays"])
+def test_what_is_steered_when_the_agent_ends_for_good_is_led_out_before_the_proxy_is_sent_away(
+    lab: Lab, ends: bool
+) -> None:
+    """Told to end with its next answer, while it is still translated; nobody waits longer for it than 2 s."""
+    client = lab.pod("client")
+    lab.start_agent()
+    _wait_agent(lab)
+    with ScriptedProxy(lab) as proxy:
+        proxy.take_empty_snapshot()
+        lab.set_label("client", MESH, None)
+        assert isinstance(proxy.next()[0], zds.AddWorkload)
+        proxy.answer()
+        kernel.wait_state(lab, "client", "installed")
+        with ExitStack() as stack:
+            listening = stack.enter_context(client.netns.listen("0.0.0.0", 15001))
+            steered = stack.enter_context(client.netns.connect(lab.pod("server").address4, 8080))
+            stack.enter_context(listening.accept()[0])
+            os.kill(lab.pid("agent"), signal.SIGTERM)
+            assert proxy.next() == (zds.DeleteWorkload(client.uid, LAST_ANSWERS_S), None)
+            told_s = time.monotonic()
+            proxy.answer()
+            if ends:
+                steered.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                steered.close()
+            else:
+                assert kernel.packets(lab, "client")["out-capture"] is None, "captures nothing any more"
+                assert kernel.rules(client.netns) != kernel.NO_RULES, "and still translates"
+            assert proxy.next() == (zds.DeleteWorkload(client.uid), None)
+            assert (time.monotonic() - told_s < LAST_ANSWERS_S) is ends
+            proxy.answer()
+            assert lab.stop_agent() == 0
+    assert kernel.rules(client.netns) == kernel.NO_RULES
 
 
 # ── The proxy ──────────────────────────────────────────────────────────────────────────────────────────────────────

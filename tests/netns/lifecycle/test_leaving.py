@@ -63,10 +63,7 @@ def test_uninstalled_under_load_nothing_of_ours_remains_and_all_of_others_is_as_
         traffic.goes_on()
         verdict = traffic.end()
     loss("node-5-uninstalled", verdict, note="three pods; agent, rules and proxy gone")
-    # Idle connections are closed within seconds, and a request may cross that on its way: no other loss is.
-    assert all(one["reused"] for one in traffic.losses), traffic.losses
-    assert verdict.lost <= KEPT, (verdict, traffic.losses)
-    assert verdict.failed.keys() <= {"reset", "closed"}
+    nothing_failed(verdict, traffic)
     assert verdict.cut == 0
     assert {path.name: path.read_bytes() for path in steered.runtime.conf_dir.iterdir()} == before
     assert sorted(path.name for path in steered.runtime.bin_dir.iterdir()) == programs

@@ -105,6 +105,35 @@ def test_a_deleted_pod_refuses_and_its_namespace_is_let_go(tmp_path: Path, make_
     asyncio.run(scenario())
 
 
+def test_connections_of_a_deleted_pod_may_have_time_and_then_it_is_let_go(
+    tmp_path: Path, make_netns: MakeNetns
+) -> None:
+    async def scenario() -> None:
+        netns = make_netns()
+        async with running(tmp_path, "draining", drain_s=60.0) as proxy:
+            await proxy.agent.connect()
+            await proxy.agent.add("uid-1", netns.path)
+            assert await proxy.agent.ask(zds.DeleteWorkload("uid-1", 30.0)) == "", "answered at once"
+            assert await pods_of(proxy) == {}
+            assert proxy.supervisor.pods.held == {netns.identity}, "its worker drains it"
+            assert await in_thread(refuses, netns, 15001)
+            assert await proxy.agent.ask(zds.DeleteWorkload("uid-1")) == ""
+            assert proxy.supervisor.pods.held == frozenset()
+
+    asyncio.run(scenario())
+
+
+def test_an_agent_gives_connections_no_more_time_than_the_proxy_has(tmp_path: Path, make_netns: MakeNetns) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, "draining", drain_s=0.0) as proxy:
+            await proxy.agent.connect()
+            await proxy.agent.add("uid-1", make_netns().path)
+            assert await proxy.agent.ask(zds.DeleteWorkload("uid-1", 4_000_000.0)) == ""
+            assert proxy.supervisor.pods.held == frozenset()
+
+    asyncio.run(scenario())
+
+
 def test_b31_a_taken_port_is_refused_with_its_holder_and_nothing_stays_open(
     tmp_path: Path, make_netns: MakeNetns
 ) -> None:

@@ -34,6 +34,8 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
             b"\x0a\x1a" + b"\x0a\x02u1" + b"\x12\x14" + b"\x0a\x03web" + b"\x12\x04shop" + b"\x1a\x07default",
         ),
         (zds.encode_request(zds.DeleteWorkload("u1")), b"\x12\x04" + b"\x12\x02u1"),
+        # Ours: field 50001, in milliseconds.
+        (zds.encode_request(zds.DeleteWorkload("u1", 2.0)), b"\x12\x09" + b"\x12\x02u1" + b"\x88\xb5\x18\xd0\x0f"),
         (zds.encode_request(zds.SnapshotSent()), b"\x1a\x00"),
         (zds.encode_request(zds.KeepWorkload("u1")), b"\x2a\x04" + b"\x0a\x02u1"),
         (zds.encode_ack(), b"\x0a\x00"),
@@ -48,7 +50,11 @@ names = st.text(max_size=80)
 requests = st.one_of(
     st.builds(zds.AddWorkload, st.text(min_size=1, max_size=80), st.builds(zds.WorkloadInfo, names, names, names)),
     st.builds(zds.KeepWorkload, st.text(min_size=1, max_size=80)),
-    st.builds(zds.DeleteWorkload, st.text(min_size=1, max_size=80)),
+    st.builds(
+        zds.DeleteWorkload,
+        st.text(min_size=1, max_size=80),
+        st.integers(min_value=0, max_value=(1 << 32) - 1).map(lambda milliseconds: milliseconds / 1000),
+    ),
     st.just(zds.SnapshotSent()),
 )
 
