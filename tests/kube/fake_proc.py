@@ -39,6 +39,13 @@ class FakeProc:
         path.touch()
         return path
 
+    def bound(self, netns: Path, name: str) -> Path:
+        """The namespace under another name, as a runtime binds it: it lives as long as that, with no process in it."""
+        path = self.root / "bound" / name
+        path.parent.mkdir(exist_ok=True)
+        path.symlink_to(netns)
+        return path
+
     @property
     def node(self) -> Path:
         return self._node

@@ -1,10 +1,9 @@
 """The source of a node's pods over the stand-in, with a /proc made up."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,8 @@ class Cluster:
     pods: Kept
     namespaces: Kept
     events: AsyncIterator[SourceEvent]
+    looks: list[Mapping[str, Sandbox]]
+    """What was found each time that the node's processes were looked over."""
 
     def apply(self, body: Body, uid: str = UID) -> None:
         """The server gives uids; a test needs to know them."""
@@ -63,9 +64,13 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(
-    tmp_path: Path, store: Store | None = None, left_behind: LeftBehind = lambda sandboxes: frozenset()
+    tmp_path: Path,
+    store: Store | None = None,
+    left_behind: LeftBehind = lambda sandboxes: frozenset(),
+    mounts: tuple[Path, ...] = (),
 ) -> AsyncIterator[Cluster]:
-    """`store`: of the one before, whose agent has ended; `left_behind`: where it has left rules."""
+    """`store`: of the one before, whose agent has ended; `left_behind`: where it has left rules; `mounts`: where
+    namespaces have names."""
     if store is None:
         store = Store()
         pods(store)
@@ -75,11 +80,16 @@ async def cluster(
     proc = FakeProc(tmp_path / "proc")
     async with StandIn(store).serving() as server:
         client = ApiClient(Access(server.url, None), lambda: 0.0, lambda: 0.0)
-        scan = partial(sandboxes, proc.root, ())
+        looks: list[Mapping[str, Sandbox]] = []
+
+        def scan() -> Mapping[str, Sandbox]:
+            looks.append(sandboxes(proc.root, mounts))
+            return looks[-1]
+
         source = KubernetesPods(client, Naps().pace(), "node-1", Selection(), scan, left_behind)
         task = asyncio.create_task(source.watch())
         try:
-            yield Cluster(server, source, proc, kept, namespaces, aiter(source))
+            yield Cluster(server, source, proc, kept, namespaces, aiter(source), looks)
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):

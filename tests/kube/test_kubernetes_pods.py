@@ -101,6 +101,54 @@ def test_b48_a_sandbox_made_anew_under_the_same_uid_is_another_namespace(tmp_pat
     asyncio.run(scenario())
 
 
+def test_b48_with_drop_infra_ctr_a_pod_keeps_its_namespace_between_two_runs_of_its_only_container(
+    tmp_path: Path,
+) -> None:
+    """Minutes may lie between them (CrashLoopBackOff), without any process: what it starts with next is steered."""
+
+    async def scenario() -> None:
+        async with cluster(tmp_path, mounts=(tmp_path / "proc/bound",)) as here:
+            own = here.proc.namespace("pod")
+            name = here.proc.bound(own, "c8c9f3f0")
+            here.proc.process(77, cgroup("v2, systemd, cri-o"), own)
+            here.apply(pod())
+            (seen,) = await here.source.first()
+            assert isinstance(seen, PodSeen)
+            assert seen.netns_path == str(name)
+            here.proc.end(77)
+            await here.source._looked()
+            assert here.source._events() == []
+            here.proc.process(78, cgroup("v2, systemd, cri-o"), own, started=9000)
+            await here.source._looked()
+            assert here.source._events() == []
+            here.proc.end(78)
+            name.unlink()
+            assert await here.next() == PodGone(UID)
+
+    asyncio.run(scenario())
+
+
+def test_b48_with_drop_infra_ctr_a_sandbox_that_its_runtime_takes_down_is_gone_at_once(tmp_path: Path) -> None:
+    """Its name is still there then."""
+
+    async def scenario() -> None:
+        async with cluster(tmp_path, mounts=(tmp_path / "proc/bound",)) as here:
+            own = here.proc.namespace("pod")
+            here.proc.bound(own, "c8c9f3f0")
+            here.proc.process(77, cgroup("v2, systemd, cri-o"), own)
+            here.apply(pod())
+            (seen,) = await here.source.first()
+            assert isinstance(seen, PodSeen)
+            here.proc.end(77)
+            here.source.let_go("c1", seen.netns_id)
+            assert await here.next() == PodGone(UID)
+            for _ in range(3):
+                await here.source._looked()
+                assert here.source._events() == []
+
+    asyncio.run(scenario())
+
+
 def test_b52_a_finished_jobs_pod_is_gone_before_another_pod_has_its_address(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with cluster(tmp_path) as here:

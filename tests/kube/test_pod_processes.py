@@ -6,6 +6,7 @@ import pytest
 
 from agent.kernel.pod_processes import Remembered, sandboxes
 from agent.pods import NetnsId
+from agent.pods.sandbox import Sandbox
 from tests.kube.fake_proc import LAYOUTS, OTHER, UID, FakeProc, cgroup
 
 
@@ -39,6 +40,21 @@ def test_the_oldest_process_wins_over_one_that_made_itself_a_namespace(proc: Fak
     proc.process(900, cgroup("v2, cgroupfs"), own, started=500)
     proc.process(12, cgroup("v2, cgroupfs"), proc.namespace("nested"), started=501)
     assert sandboxes(proc.root, ())[UID].netns_id == identity(own)
+
+
+def test_b48_with_drop_infra_ctr_a_containers_own_process_tells_where_the_pod_is(proc: FakeProc) -> None:
+    """cri-o starts no pause: the first process in the pod is the application's, or an init container's, and conmon is
+    on the node. The next one is in the same namespace, whose path is its name's and not a process'."""
+    own = proc.namespace("pod")
+    name = proc.bound(own, "c8c9f3f0-5a6c-4ac2-9a06-0ca0ec7a0e4b")
+    proc.process(50, cgroup("v2, systemd, cri-o"), proc.node, started=99)
+    proc.process(51, cgroup("v2, systemd, cri-o"), own, started=100)
+    init = sandboxes(proc.root, (name.parent,))
+    assert init == {UID: Sandbox(str(name), identity(own))}
+    proc.end(51)
+    assert sandboxes(proc.root, (name.parent,)) == {}, "no process tells of it"
+    proc.process(12, cgroup("v2, systemd, cri-o"), own, started=5000)
+    assert sandboxes(proc.root, (name.parent,)) == init
 
 
 def test_processes_in_the_nodes_own_namespace_are_nobodys(proc: FakeProc) -> None:
