@@ -5,11 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-A_POD: Final = 10
-"""Measured in the supervisor: its namespace, its listeners' box, four listeners; eight with those of tunnel and DNS. A
-worker holds one less, and may come to serve every pod."""
-BESIDE_PODS: Final = 128
-"""Measured in the supervisor: 23, with scrapes, admin and a hand-over of listeners at the same time."""
+from proxy.api.descriptor_needs import SUPERVISOR
+
 SPARE: Final = 64
 """What connections leave free in a worker: one message of the supervisor brings at most nine."""
 
@@ -25,7 +22,7 @@ def raise_limit() -> int:
 def most_pods() -> int:
     """As many as the limit is enough for."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(0, (limit - BESIDE_PODS) // A_POD) if limit != resource.RLIM_INFINITY else 1 << 31
+    return SUPERVISOR.most_pods(limit) if limit != resource.RLIM_INFINITY else 1 << 31
 
 
 def leave_spare() -> None:

@@ -6,16 +6,12 @@ from typing import Final, Self
 
 from agent.kernel import nft
 from agent.printable import printable
+from proxy.api.descriptor_needs import AGENT
 
 _log: Final = logging.getLogger("headgate.agent")
 
 MOST: Final = 1 << 20
 """fs.nr_open's default, and what runtimes give whom they do not limit; some give a thousand times that."""
-A_POD: Final = 4
-"""One for good, its listeners' box (measured: 21 + 1 a pod); three more while it is enrolled, as all may be at
-once: its namespace, a copy of that for the thread that enters, one for the proxy."""
-BESIDE_PODS: Final = 256
-"""21 at rest; sixteen proofs at a time with eight sockets each (effects.PROVERS); watches, admin, runtimes that ask."""
 _REMEDY: Final = "raise LimitNOFILE of the container runtime (or ulimit -Hn) and start the agent again"
 
 
@@ -35,7 +31,7 @@ class Budget:
     def __init__(self, limit: int) -> None:
         """`limit`: descriptors that the process may have."""
         self._limit = limit
-        self.pods = max(0, (limit - BESIDE_PODS) // A_POD)
+        self.pods = AGENT.most_pods(limit)
         self._admitted: set[str] = set()
         self._refused: set[str] = set()
 

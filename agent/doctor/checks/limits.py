@@ -5,7 +5,7 @@ from typing import Final
 
 from agent.doctor.facts import NODE, Descriptors, Facts, Namespace, Tracking
 from agent.doctor.findings import Finding, Severity
-from proxy.api.constants import PROXY_PORTS
+from proxy.api.descriptor_needs import AGENT, SUPERVISOR, WORKER
 
 IDS: Final = {
     "conntrack": "how full each namespace's conntrack table is, and what it has dropped",
@@ -14,8 +14,7 @@ IDS: Final = {
 _NEARLY_FULL: Final = 0.95
 """The kernel itself drops closing connections from here on (nf_conntrack_core.c: nf_conntrack_max95)."""
 _FILLING: Final = 0.75
-LISTENERS_A_POD: Final = 2 * len(PROXY_PORTS)
-"""One a port and family (DESIGN 6)."""
+_NEEDS: Final = {"agent": AGENT, "proxy": SUPERVISOR, "worker": WORKER}
 _ROLES: Final = {"agent": "agent", "proxy": "proxy", "worker": "proxy's worker"}
 _DESCRIPTORS_SERIOUS: Final = 0.95
 _DESCRIPTORS_FILLING: Final = 0.8
@@ -70,20 +69,21 @@ def _file_table(descriptors: Descriptors) -> Iterator[Finding]:
 
 
 def _processes(descriptors: Descriptors, pods: tuple[Namespace, ...]) -> Iterator[Finding]:
-    listeners, sockets = LISTENERS_A_POD * len(pods), sum(pod.sockets for pod in pods)
+    sockets = sum(pod.sockets for pod in pods)
     for process in descriptors.processes:
         if process.in_pod:  # its limit is its own business
             continue
-        # A worker may come to serve every pod: a dead one's pods are the others' at once. The rest only hold listeners.
-        wanted = max(process.open, listeners + sockets if process.role == "worker" else listeners)
-        share, full = wanted / process.limit, process.open / process.limit
+        # A worker may come to serve every pod: a dead one's pods are the others' at once. Only it has their sockets.
+        needed = _NEEDS[process.role].of(len(pods))
+        needed, having = (needed + sockets, f" and {sockets} sockets") if process.role == "worker" else (needed, "")
+        share, full = max(process.open, needed) / process.limit, process.open / process.limit
         if share >= _DESCRIPTORS_FILLING:
             yield Finding(
                 "descriptors",
                 Severity.SERIOUS if full >= _DESCRIPTORS_SERIOUS else Severity.WARNING,
                 NODE,
                 f"the {_ROLES[process.role]} (pid {process.pid}) may open {process.limit} files and has {process.open};"
-                f" {len(pods)} pods need {listeners} listeners, and have {sockets} sockets",
+                f" for {len(pods)} pods{having} it reckons with {needed}",
                 "connections that find no descriptor are refused, and new pods are not served (istio #56888, ztunnel "
                 "#1585: at 110 to 330 pods)",
                 "raise its limit: LimitNOFILE= of the container runtime, ulimit -n, or prlimit --nofile at once",

@@ -12,9 +12,8 @@ import pytest
 from agent.lab import namespaces
 from agent.lab.node import Lab, headgate
 from agent.lab.spec import NODE_ADDRESS4, LabSpec, PodSpec
-from agent.supervisor.budget import A_POD, BESIDE_PODS
-from proxy import descriptors as proxys
 from proxy.api.constants import AGENT_METRICS_PORT
+from proxy.api.descriptor_needs import AGENT, SUPERVISOR
 from tests.netns.life import kernel
 
 _PODS = ("one", "two", "three")
@@ -51,7 +50,7 @@ def _start_agent_with(lab: Lab, limit: int) -> None:
 
 def test_pods_beyond_the_budget_are_refused_with_the_remedy_and_enrolled_when_there_is_room(lab: Lab) -> None:
     lab.start_proxy()
-    _start_agent_with(lab, BESIDE_PODS + 2 * A_POD)
+    _start_agent_with(lab, AGENT.of(2))
     lab.wait("two pods to be proved", lambda: _states(lab) == ["failed", "proved", "proved"])
     refused = next(pod for pod in lab.agent_pods() if pod["state"] == "failed")
     assert "the agent may open 264 files, which is enough for 2 pods: raise LimitNOFILE" in refused["reason"]
@@ -66,7 +65,7 @@ def test_pods_beyond_the_budget_are_refused_with_the_remedy_and_enrolled_when_th
 
 def test_pods_beyond_the_proxys_budget_wait_with_the_remedy_and_work_unsteered(lab: Lab) -> None:
     files = ("--run-dir", str(lab.run_directory), "--config-dir", str(lab.config_directory), "--drain-s", "1")
-    limit = proxys.BESIDE_PODS + 2 * proxys.A_POD
+    limit = SUPERVISOR.of(2)
     lab._start("proxy", lab.node, ["prlimit", f"--nofile={limit}:{limit}", *headgate(), "proxy", *files])
     lab.start_agent()
     lab.wait("two pods to be proved", lambda: _states(lab) == ["pending", "proved", "proved"])

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from agent.supervisor.budget import A_POD, BESIDE_PODS, MOST, Budget, raise_limit
+from agent.supervisor.budget import MOST, Budget, raise_limit
+from proxy.api.descriptor_needs import AGENT
 
-TWO = BESIDE_PODS + 2 * A_POD
+TWO = AGENT.of(2)
 
 
 def test_pods_are_admitted_up_to_the_budget_and_the_next_one_is_told_why_not() -> None:

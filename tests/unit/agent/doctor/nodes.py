@@ -1,5 +1,6 @@
 """A node on which nothing is wrong, to take one thing of and change it."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -91,6 +92,10 @@ HEALTHY = Facts(
     0,
     0,
 )
+
+
+def with_pod(pod: Namespace) -> Facts:
+    return replace(HEALTHY, pods=(pod,))
 
 
 def found(facts: Facts) -> list[Finding]:

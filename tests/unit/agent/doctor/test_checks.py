@@ -11,17 +11,14 @@ from agent.doctor.facts import (
     Clock,
     CniDirectory,
     CniFile,
-    Descriptors,
     Facts,
     HeldLock,
     Interface,
     Listening,
-    MeshProcess,
     Modules,
     Namespace,
     Process,
     SocketPrograms,
-    Tracking,
 )
 from agent.doctor.findings import Severity
 from agent.ruleset.inventory import Inventory, PolicyRule, Routing, Tool
@@ -43,13 +40,10 @@ from tests.unit.agent.doctor.nodes import (
     held,
     rules,
     the_one,
+    with_pod,
 )
 
 SERIOUS, WARNING, INFO = Severity.SERIOUS, Severity.WARNING, Severity.INFO
-
-
-def with_pod(pod: Namespace) -> Facts:
-    return replace(HEALTHY, pods=(pod,))
 
 
 def test_a_healthy_node_has_no_finding() -> None:
@@ -218,48 +212,6 @@ def test_rules_of_a_peer_for_ipv4_alone_leave_ipv6_outside() -> None:
     assert finding.id == "ipv6-half-off" and "IPv4 only" in finding.what
     both = replace(istio, family="ip6")
     assert found(with_pod(replace(pod, rules=rules(istio, both, ours=False)))) == []
-
-
-# ── Limits ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-@pytest.mark.parametrize(
-    ("entries", "severity"), [(750, WARNING), (949, WARNING), (950, SERIOUS), (1000, SERIOUS), (749, None)]
-)
-def test_conntrack_that_fills(entries: int, severity: Severity | None) -> None:
-    facts = with_pod(replace(POD, tracking=Tracking(entries, 1000, 0, 0)))
-    assert [(one.id, one.severity) for one in found(facts)] == ([("conntrack", severity)] if severity else [])
-
-
-def test_conntrack_that_has_dropped_is_told_when_it_has_room_again() -> None:
-    finding = the_one(replace(HEALTHY, node=replace(OWN, tracking=Tracking(10, 1000, 7, 9))))
-    assert (finding.id, finding.severity, finding.where) == ("conntrack", WARNING, "node")
-    assert "dropped 7 packets and evicted 9" in finding.what
-
-
-def test_a_worker_whose_descriptors_do_not_reach_for_its_pods_is_told_before_they_end() -> None:
-    many = tuple(replace(POD, where=f"pod default/web-{number}") for number in range(60))
-    worker, supervisor = MeshProcess(12, "worker", 1024, 300), MeshProcess(11, "proxy", 1024, 480)
-    finding = the_one(replace(HEALTHY, pods=many, descriptors=Descriptors(1, 1000, (worker, supervisor))))
-    assert (finding.id, finding.severity) == ("descriptors", WARNING)
-    assert "worker (pid 12)" in finding.what and "60 pods need 480 listeners, and have 480 sockets" in finding.what
-
-
-def test_whoever_holds_all_pods_listeners_must_have_room_for_them() -> None:
-    many = tuple(replace(POD, where=f"pod default/web-{number}") for number in range(110))
-    finding = the_one(
-        replace(HEALTHY, pods=many, descriptors=Descriptors(1, 1000, (MeshProcess(10, "agent", 1024, 9),)))
-    )
-    assert finding.severity is WARNING and "the agent (pid 10)" in finding.what
-
-
-def test_a_proxy_without_descriptors_is_serious() -> None:
-    finding = the_one(replace(HEALTHY, descriptors=Descriptors(1, 1000, (MeshProcess(11, "proxy", 1000, 990),))))
-    assert finding.severity is SERIOUS
-
-
-@pytest.mark.parametrize(("allocated", "severity"), [(800, WARNING), (950, SERIOUS)])
-def test_the_nodes_file_table(allocated: int, severity: Severity) -> None:
-    finding = the_one(replace(HEALTHY, descriptors=Descriptors(allocated, 1000, ())))
-    assert (finding.id, finding.severity) == ("descriptors", severity)
 
 
 # ── Programs on sockets ────────────────────────────────────────────────────────────────────────────────────────────
