@@ -17,7 +17,7 @@ from agent.inject.pod_security import refusal
 from agent.inject.status import PARTS, has_status
 from agent.inject.template import Template
 from agent.inject.text_edits import Change, changed, changes
-from agent.inject.workloads import Workload, pod_security_levels, workloads
+from agent.inject.workloads import Workload, misplaced, pod_security_levels, workloads
 from agent.pods.selection import EXCLUDED_NAMESPACES
 from agent.printable import printable
 from agent.sources.manifests import InvalidManifest
@@ -148,6 +148,7 @@ def _edited(manifests: Manifests, decide: _Decide) -> tuple[Manifests, list[Repo
     expected = []
     for document, value in zip(manifests.documents, manifests.values, strict=True):
         edits: list[Edit] = []
+        _nothing_misplaced(document, value)
         for workload in workloads(value):
             injection = _decided(decide, workload, document, manifests.lines.text)
             edits += below((*workload.path, *workload.pod), injection.edits)
@@ -158,6 +159,14 @@ def _edited(manifests: Manifests, decide: _Decide) -> tuple[Manifests, list[Repo
             raise InvalidInput(document.number, str(error)) from None
         expected.append(applied(value, edits))
     return (_proved(manifests, made, expected) if made else manifests), reports
+
+
+def _nothing_misplaced(document: Document, value: object) -> None:
+    for one in misplaced(value):
+        node = document.root.inner(one.path)
+        assert node is not None
+        reason = f"line {node.line}: {printable(str(one.workload), _SHOWN)}: {one.field}: {one.remedy}"
+        raise InvalidInput(document.number, reason)
 
 
 def _decided(decide: _Decide, workload: Workload, document: Document, text: str) -> Injection:

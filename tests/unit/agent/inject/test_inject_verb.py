@@ -67,6 +67,56 @@ def test_what_makes_no_pods_is_printed_as_it_is() -> None:
     assert (done.stdout, done.stderr) == ("a: 1 # one\n", "-: nothing in it makes pods\n")
 
 
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ("{generateName: x-}", 'Pod (generateName "x-")'),
+        ("{namespace: shop, generateName: x-}", 'Pod in shop (generateName "x-")'),
+        ("{name: a, generateName: x-}", "Pod a"),
+        ("{}", "Pod without a name"),
+        ("{namespace: shop}", "Pod in shop without a name"),
+        ("null", "Pod without a name"),
+        ('{name: "", generateName: "\\e[2J"}', 'Pod (generateName "\\x1b[2J")'),
+    ],
+)
+def test_a_pod_without_a_name_is_told_by_what_it_has(metadata: str, told: str) -> None:
+    done = run("-", stdin=f"apiVersion: v1\nkind: Pod\nmetadata: {metadata}\nspec:\n  containers:\n  - name: a\n")
+    assert done.stderr == f"-: {told}: injected\n"
+
+
+@pytest.mark.parametrize("words", [(), ("--uninject",)])
+@pytest.mark.parametrize(
+    ("spec", "line", "field", "wanted"),
+    [
+        ("spec:\n  jobTemplate: null\n", 5, "spec.jobTemplate", "a mapping with spec.template in it"),
+        ("spec:\n  jobTemplate:\n    spec: ~\n", 6, "spec.jobTemplate.spec", "a mapping with template in it"),
+        (
+            "spec: {jobTemplate: {spec: {template: []}}}\n",
+            4,
+            "spec.jobTemplate.spec.template",
+            "a mapping with the pods'",
+        ),
+        ("spec: none\n", 4, "spec", "a mapping with jobTemplate.spec.template in it"),
+        ("spec:\n", 4, "spec", "a mapping with jobTemplate.spec.template in it"),
+    ],
+)
+def test_what_stands_where_a_template_should_is_named(
+    words: tuple[str, ...], spec: str, line: int, field: str, wanted: str
+) -> None:
+    head = "---\n" + POD.format("a") + "---\napiVersion: batch/v1\nkind: CronJob\nmetadata: {name: c}\n"
+    done = run(*words, "-", stdin=f"{head}{spec}")
+    assert (done.exit_code, done.stdout) == (1, "")
+    at = head.count("\n") + line - 3
+    assert f"-: document 2: line {at}: CronJob c: {field}: must be {wanted}" in done.stderr
+
+
+def test_a_part_of_a_workload_that_says_nothing_of_its_pods_is_printed_as_it_is() -> None:
+    """A patch, as kustomize merges it."""
+    patch = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: 2}\n"
+    done = run("-", stdin=patch)
+    assert (done.stdout, done.stderr) == (patch, "-: nothing in it makes pods\n")
+
+
 def test_line_ends_are_the_files(tmp_path: Path) -> None:
     path = tmp_path / "w.yaml"
     path.write_bytes(POD.format("a").replace("\n", "\r\n").encode())
