@@ -3,11 +3,12 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from agent.cli.defaults import default_options
+from agent.cli.importing import importing
 from agent.cli.kubernetes import ClusterOptions, cluster_of, cluster_options
 from agent.plan import OnUnsteered, PlanSettings, ProbeSettings, Steering
 from agent.reconcile import LifeSettings
@@ -120,17 +121,9 @@ def agent(
     **cluster: Any,
 ) -> None:
     """Run the node agent: find pods, install and prove their redirection, hand them to the proxy."""
-    # Imported here: what the agent runs on is heavy, and `headgate agent --help` needs none of it.
-    from agent import logs
-    from agent.errors import CannotStart
-    from agent.memory import share_one_heap
-    from agent.supervisor import serve
-
     found = cluster_of(ClusterOptions(**cluster))
     if found is not None and found.cni is not None and pods_file is not None:
         raise click.UsageError("--cni-conf-dir needs the API server's pods: leave --pods-file out")
-    logs.configure(log_format, verbose=verbose)
-    share_one_heap()
     probes = ProbeSettings() if found is not None and found.node_netns is not None else None
     life = LifeSettings(PlanSettings(defaults=defaults, probes=probes), drain_s=drain_s)
     settings = AgentSettings(
@@ -146,6 +139,19 @@ def agent(
         on_unsteered=OnUnsteered(on_unsteered),
         backend=backend,
     )
+    _run(settings, log_format, verbose=verbose)
+
+
+def _run(settings: AgentSettings, log_format: str, *, verbose: bool) -> NoReturn:
+    # Imported here: what the agent runs on is heavy, and `headgate agent --help` needs none of it.
+    with importing():
+        from agent import logs
+        from agent.errors import CannotStart
+        from agent.memory import share_one_heap
+        from agent.supervisor import serve
+
+    logs.configure(log_format, verbose=verbose)
+    share_one_heap()
     try:
         asyncio.run(serve(settings))
     except CannotStart as error:

@@ -13,6 +13,7 @@ from proxy.config.directory import ObjectDirectory
 from proxy.config.objects import ObjectSet
 from proxy.config.text import render_rejection
 from proxy.model.snapshot import PolicySnapshot
+from proxy.supervisor import collecting
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class PolicyWatch:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
+        if self.current is None:
+            collecting.begin_loading()
         while True:
             try:
                 compiled = await loop.run_in_executor(self._executor, self._compile_if_changed)
@@ -123,6 +126,8 @@ class PolicyWatch:
     def adopt(self, compiled: PolicySnapshot) -> None:
         """From now on this is the policy."""
         before = frozenset(self.current.rejections) if self.current is not None else frozenset()
+        if self.current is None:
+            collecting.loaded()
         self.current = compiled
         _log.info("policy generation %d: %d service ports, %d pods", *_sizes(compiled))
         for rejection in compiled.rejections:

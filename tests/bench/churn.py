@@ -1,10 +1,11 @@
 """Pods that come and go at a node that stays full, while API server, agent and proxy have their accidents."""
 
 import itertools
+import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from tests.bench.flatness import Holding
 _RETRIES: Final = 40
 """As kubelet, which makes a sandbox anew until it is told otherwise; an agent is away for a second or two."""
 _RETRY_S: Final = 0.5
+_REST_WITHIN_S: Final = 60.0
 _OWN_LINKS: Final = 2
 """lo and the bridge."""
 _HANDS: Final = 16
@@ -66,7 +68,8 @@ class Churn:
         self._pace = pace
         self._numbers = itertools.count()
         self._live: deque[Member] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._formers: list[subprocess.Popen[bytes]] = []
         self._hands = ThreadPoolExecutor(_HANDS)
         self._samples: list[Holding] = []
         self.tally = Tally()
@@ -83,6 +86,17 @@ class Churn:
         for done in [self._hands.submit(self._begin) for _ in range(self._pace.pods)]:
             done.result()
         self._settle()
+
+    def start_some(self, number: int) -> None:
+        """So many begin, at that pace, and end when all have begun. Raises LabError as `run`."""
+        for do, each_s in ((self._begin, 1 / self._pace.a_second), (self._end, 0.0)):
+            pending = []
+            for _ in range(number):
+                pending.append(self._hands.submit(do))
+                time.sleep(each_s)
+            for one in pending:
+                one.result()
+        self.at_rest()
 
     def run(self, seconds: float, accidents: Sequence[Accident]) -> list[Holding]:
         """These, in turn; what the node held meanwhile. Raises LabError when a pod does not start or end."""
@@ -111,13 +125,23 @@ class Churn:
             one.result()
         return self._samples
 
-    def at_rest(self) -> Holding:
-        """What is held once every pod is proved, no other is known, and the kernel has taken down the namespaces that
-        have gone. Raises LabError when that takes longer than a minute."""
+    def at_rest(self, until: Callable[[Holding], bool] = lambda held: True) -> Holding:
+        """What is held once every pod is proved, no other is known, the proxies before have ended, and the kernel has
+        taken down the namespaces that have gone. Raises LabError when that takes longer than a minute. What passes by
+        itself (a connection that closes, an allocator that tidies up) has another minute to be as `until` wants it."""
         self._settle()
+        self._node.lab.wait("former proxies to end", self._alone, timeout_s=_REST_WITHIN_S)
         links = len(self._live) + _OWN_LINKS
-        self._node.lab.wait("free namespaces", lambda: flatness.take(self._node).links == links, timeout_s=60)
-        return flatness.take(self._node)
+        wait = self._node.lab.wait
+        wait("free namespaces", lambda: flatness.take(self._node).links == links, timeout_s=_REST_WITHIN_S)
+        over_s = time.monotonic() + _REST_WITHIN_S
+        while not until(held := flatness.take(self._node)) and time.monotonic() < over_s:
+            time.sleep(_RETRY_S)
+        return held
+
+    def _alone(self) -> bool:
+        self._formers = [former for former in self._formers if former.poll() is None]
+        return not self._formers
 
     # ── One pod ────────────────────────────────────────────────────────────────────────────────────────────────────
     def _begin(self) -> None:
@@ -133,11 +157,15 @@ class Churn:
             with self._lock:
                 self.tally.adds_ms.append(took_ms)
                 self._live.append(pod)
+                self._lock.notify()
             return
         raise LabError(f"{pod.name} did not start in {_RETRIES} tries\n{self._node.lab.log('agent')[-2000:]}")
 
     def _end(self) -> None:
+        """The oldest; where none is there, since an agent that is away lets none begin, the next one."""
         with self._lock:
+            if not self._lock.wait_for(lambda: self._live, _RETRIES * _RETRY_S):
+                raise LabError(f"no pod to end: none began for {_RETRIES * _RETRY_S:g} s")
             pod = self._live.popleft()
         self._node.end(pod)
         with self._lock:
@@ -161,8 +189,8 @@ class Churn:
                 self._node.start_agent()
 
     def _upgrade(self) -> None:
-        former = self._node.lab.take_over_proxy(own_objects=False)
-        self._hands.submit(former.wait, 60)
+        self._alone()  # those that have ended are buried
+        self._formers.append(self._node.lab.take_over_proxy(own_objects=False))
 
     def _sample(self) -> None:
         # A process that was ended just now, or is being replaced: the next sample is soon enough.

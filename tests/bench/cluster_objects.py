@@ -43,16 +43,6 @@ def namespace(number: int) -> str:
 
 def remote_pod(number: int) -> dict[str, Any]:
     """6 KB: two containers with probes, volumes and conditions."""
-    container = {
-        "name": "app",
-        "image": "registry.example/team/application:1.2.3",
-        "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
-        "env": [{"name": f"SETTING_{index}", "value": f"value of setting number {index}"} for index in range(20)],
-        "resources": {"limits": {"memory": "512Mi"}, "requests": {"cpu": "100m", "memory": "256Mi"}},
-        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http", "scheme": "HTTP"}, "periodSeconds": 10},
-        "readinessProbe": {"httpGet": {"path": "/ready", "port": "http", "scheme": "HTTP"}, "periodSeconds": 10},
-        "volumeMounts": [{"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}],
-    }
     address = str(_PODS_FROM + number)
     conditions = [
         {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": "2026-01-01T00:00:00Z"}
@@ -78,10 +68,23 @@ def remote_pod(number: int) -> dict[str, Any]:
         "spec": {
             "nodeName": f"node-{2 + number // 100}",
             "serviceAccountName": f"application-{number // 5}",
-            "containers": [container, {**container, "name": "beside"}],
+            "containers": [_container("app"), _container("beside")],
             "volumes": [{"name": "token", "projected": {"defaultMode": 420, "sources": []}}],
         },
         "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": conditions},
+    }
+
+
+def _container(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": "registry.example/team/application:1.2.3",
+        "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
+        "env": [{"name": f"SETTING_{index}", "value": f"value of setting number {index}"} for index in range(20)],
+        "resources": {"limits": {"memory": "512Mi"}, "requests": {"cpu": "100m", "memory": "256Mi"}},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http", "scheme": "HTTP"}, "periodSeconds": 10},
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": "http", "scheme": "HTTP"}, "periodSeconds": 10},
+        "volumeMounts": [{"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}],
     }
 
 

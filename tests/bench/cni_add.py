@@ -19,6 +19,8 @@ A_SECOND: Final = 20.0
 LABELLED: Final = 50
 """While they run, one after the other."""
 _SECONDS: Final = 20.0
+_TIMES: Final = 5
+"""A deployment is scaled up on a full node: so many times a second's worth, with rests."""
 _FIRST: Final = 1_000_000
 """Numbers of pods that are no part of the churn."""
 _WITHIN_S: Final = 10.0
@@ -33,14 +35,19 @@ def measure(say: Say) -> tuple[Fact, ...]:
         with churn.churning(node, Pace(PODS, A_SECOND, accidents_every_s=0.0, samples_every_s=_SECONDS)) as pods:
             say(f"{PODS} pods by CNI, as fast as they come")
             pods.fill()
+            say(f"{A_SECOND:g} start within a second, {_TIMES} times")
+            scaled_ms = _scaled_up(pods)
             say(f"{A_SECOND:g} a second come and go, for {_SECONDS:g} s")
             started_ms, late_s = _started(pods)
             pods.at_rest()
             say(f"{LABELLED} running pods get their label")
             found_ms = _labelled(node)
         agent_mb = meter.memory_mb(node.lab.pid("agent"))
-    at = f"{PODS} pods, {A_SECOND:g} a second coming and going"
+    scaled = f"{PODS} pods, {A_SECOND:g} more within a second"
+    at = f"{PODS} pods, {A_SECOND:g} a second coming and as many going, for {_SECONDS:g} s"
     return (
+        Fact("cni_scaled_p50_ms", f"CNI ADD to return, {scaled}, p50", percentile(scaled_ms, 0.5), "ms", 30),
+        Fact("cni_scaled_p99_ms", f"CNI ADD to return, {scaled}, p99", percentile(scaled_ms, 0.99), "ms", 150),
         Fact("cni_add_p50_ms", f"CNI ADD to return, {at}, p50", percentile(started_ms, 0.5), "ms", 30),
         Fact("cni_add_p99_ms", f"CNI ADD to return, {at}, p99", percentile(started_ms, 0.99), "ms", 150),
         Fact("cni_late_s", "how far pods came behind that pace at most", late_s, "s"),
@@ -48,6 +55,14 @@ def measure(say: Say) -> tuple[Fact, ...]:
         Fact("api_enrolled_p99_ms", "a running pod's label to its rules, p99", percentile(found_ms, 0.99), "ms", 300),
         Fact("kubernetes_agent_mb", "agent, resident, afterwards", agent_mb, "MB", 120),
     )
+
+
+def _scaled_up(pods: Churn) -> list[float]:
+    """Milliseconds of each ADD, in order of size."""
+    pods.tally.adds_ms.clear()
+    for _ in range(_TIMES):
+        pods.start_some(int(A_SECOND))
+    return sorted(pods.tally.adds_ms)
 
 
 def _started(pods: Churn) -> tuple[list[float], float]:
