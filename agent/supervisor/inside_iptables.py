@@ -107,13 +107,10 @@ class IptablesRules:
         if fresh:
             remembered = Unsteered(grandfathered=found)
         strangers = left_alone.steered(plan, settings, found - remembered.flows)
-        replanned = strangers if replaces is not None else frozenset()
-        if replaces is not None:
-            replanned -= left_alone.steered(replaces, settings, strangers)
+        replanned = _replanned(replaces, settings, strangers)
         slipped = strangers - replanned
         past = remembered.among(found).also(Unsteered(slipped=slipped, replanned=replanned))
-        asked = past.flows if fresh else strangers
-        ended = self._ended(plan, settings, asked, on_unsteered)
+        ended = self._ended(plan, settings, past.flows if fresh else strangers, on_unsteered)
         return Applied(
             seconds,
             past.among(past.flows - ended),
@@ -189,6 +186,13 @@ class IptablesComparing:
             path = plan.return_path
             return Found(describe_return_path(path, iproute.missing_return_path(path)), ())
         return IptablesRules(self.backend).compare(plan, form)
+
+
+def _replanned(
+    replaces: RedirectPlan | None, settings: PlanSettings, strangers: frozenset[FlowKey]
+) -> frozenset[FlowKey]:
+    """Whom the plan before left alone as it should: they did not slip by."""
+    return frozenset() if replaces is None else strangers - left_alone.steered(replaces, settings, strangers)
 
 
 def _flow(spec: str) -> tuple[FlowKey, ...]:

@@ -28,10 +28,8 @@ _new: Final = tuple.__new__  # half the cost of the named tuple's own constructo
 
 
 def parse_response(head: bytes, to_head_request: bool) -> ResponseHead:
-    """`head` runs from the status line through the empty line; `to_head_request`: the request was HEAD.
-
-    Raises ProtocolError with status 502 (Envoy: upstream protocol error, flag UPE).
-    """
+    """`head` runs from the status line through the empty line; `to_head_request`: the request was HEAD. Raises
+    ProtocolError with status 502 (Envoy: upstream protocol error, flag UPE)."""
     matched = RESPONSE_HEAD.fullmatch(head)
     if matched is None or has_forbidden_bytes(head):
         raise ProtocolError(502, "http1.codec_error", "the server's answer has no sound HTTP/1.x head")
@@ -50,9 +48,7 @@ def parse_response(head: bytes, to_head_request: bool) -> ResponseHead:
             # bytes.isdigit: ASCII only, no sign, no underscore, unlike `int`.
             digits = value.rstrip(b" \t")
             if length is not None or not digits.isdigit() or len(digits) > MAX_LENGTH_DIGITS:
-                raise ProtocolError(
-                    502, "http1.invalid_content_length", "the server sent no one decimal Content-Length"
-                )
+                raise _no_length()
             length = int(digits)
         elif name == b"transfer-encoding":
             if chunked or minor == b"0" or value.rstrip(b" \t") != b"chunked":
@@ -68,9 +64,7 @@ def parse_response(head: bytes, to_head_request: bool) -> ResponseHead:
     body_length = _framing(status, length, chunked, to_head_request)
     forward = head if minor == b"1" else b"HTTP/1.1" + head[8:]
     if hop_by_hop and status != 101:
-        forward = _without(forward, lower, hop_by_hop)
-        if nominated := options - _OPTIONS:
-            forward = _without_nominated(forward, nominated)
+        forward = _without(forward, lower, hop_by_hop, options)
     return _new(ResponseHead, (status, body_length, reusable and body_length != UNTIL_CLOSE, forward))
 
 
@@ -88,6 +82,10 @@ _BEGUN: Final = re.compile(rb"HTTP/1\.[01] |H(?:T(?:T(?:P(?:/(?:1(?:\.[01]?)?)?)
 
 def _too_big() -> ProtocolError:
     return ProtocolError(502, "http1.headers_too_big", f"a response head over {MAX_HEAD_BYTES} bytes")
+
+
+def _no_length() -> ProtocolError:
+    return ProtocolError(502, "http1.invalid_content_length", "the server sent no one decimal Content-Length")
 
 
 def _framing(status: int, length: int | None, chunked: bool, to_head_request: bool) -> int:
@@ -114,14 +112,16 @@ _PROTECTED: Final = frozenset({b"content-length", b"transfer-encoding", b"set-co
 """A server that nominates one of these would make the client read another message than it sent."""
 
 
-def _without(head: bytes, lower: bytes, names: tuple[bytes, ...]) -> bytes:
-    """`head` less one line for each of `names`; cut out by offset, since `lower` has the same ones."""
+def _without(head: bytes, lower: bytes, names: tuple[bytes, ...], options: frozenset[bytes]) -> bytes:
+    """`head` less one line for each of `names`, cut out by offset, since `lower` has the same ones; and less the fields
+    that `options`, those of Connection, nominate."""
     for name in names:
         start = lower.index(b"\r\n" + name + b":")
         end = lower.index(b"\r\n", start + 2)
         head = head[:start] + head[end:]
         lower = lower[:start] + lower[end:]
-    return head
+    nominated = options - _OPTIONS
+    return _without_nominated(head, nominated) if nominated else head
 
 
 def _without_nominated(head: bytes, names: frozenset[bytes]) -> bytes:

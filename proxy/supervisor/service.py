@@ -121,6 +121,10 @@ class Supervisor:
         self._next_report = 0
         self._stop = asyncio.Event()
         self._accepts_no_more = asyncio.Event()
+        self._join(settings, surroundings)
+
+    def _join(self, settings: ProxySettings, surroundings: Surroundings) -> None:
+        """Whom this proxy follows, what it tells, and who may ask it."""
         self._admin_socket = settings.run_dir / PROXY_ADMIN_SOCKET
         self.readiness = Readiness(
             lambda: surroundings.missing,

@@ -20,15 +20,13 @@ def test_b37_established_connections_outlive_install_and_removal_and_new_ones_ar
     with Echo(server), Talk(client, to) as before:
         before.says()
 
-        lab.set_label("client", MESH, None)
-        lab.wait_proved("client")
+        _joins(lab, "client")
         with Talk(client, to) as between:  # steered where it starts, older than the rules where it ends
             assert (before.steered_to(), between.steered_to()) == (None, OUT)
             _all_say(before, between)
             assert kernel.pod_state(lab, "client")["grandfathered_connections"] == 1
 
-            lab.set_label("server", MESH, None)
-            lab.wait_proved("server")
+            _joins(lab, "server")
             captured = kernel.packets_of(lab, "server", "in-capture")
             with Talk(client, to) as steered:
                 _all_say(before, between, steered)
@@ -64,13 +62,17 @@ def test_b37_connection_opened_by_the_peer_before_the_install_talks_on_in_both_d
     with Echo(server, speaks=True), Talk(client, address(server, family)) as before:
         before.socket.sendall(b"x")
         _hears(before)
-        lab.set_label("server", MESH, None)
-        lab.wait_proved("server")
+        _joins(lab, "server")
         _hears(before)
         before.socket.sendall(b"y")
         lab.set_label("server", MESH, "disabled")
         kernel.wait_state(lab, "server", "disabled")
         _hears(before)
+
+
+def _joins(lab: Lab, pod: str) -> None:
+    lab.set_label(pod, MESH, None)
+    lab.wait_proved(pod)
 
 
 def _hears(talk: Talk) -> None:

@@ -54,11 +54,7 @@ def message(
     ]
     if handle:
         parts.append(attribute(3, handle.to_bytes(8, "big")))
-    if policy is None:
-        jump = (attribute(2, target.encode() + b"\0"),) if target else ()
-        parts.append(nested(5, attribute(1, struct.pack(">i", verdict)), *jump))
-    else:
-        parts.append(attribute(16, policy.to_bytes(4, "big")))
+    parts.append(_verdict(verdict, target) if policy is None else attribute(16, policy.to_bytes(4, "big")))
     parts += [
         attribute(number, value.to_bytes(4, "big")) for number, value in ((14, mark), (10, iif), (12, oif)) if value
     ]
@@ -68,6 +64,11 @@ def message(
         parts.append(attribute(18, ct_id.to_bytes(4, "big")))
     body = struct.pack("=BBH", family, 0, 0) + b"".join(parts)
     return struct.pack("=IHHII", 16 + len(body), 10 << 8 | 17, 0, 0, 0) + body
+
+
+def _verdict(verdict: int, target: str) -> bytes:
+    jump = (attribute(2, target.encode() + b"\0"),) if target else ()
+    return nested(5, attribute(1, struct.pack(">i", verdict)), *jump)
 
 
 def event(*args: object, **words: object) -> TraceEvent:
