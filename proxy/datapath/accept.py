@@ -14,7 +14,7 @@ from proxy.datapath.detect import serve, serve_by_protocol
 from proxy.datapath.original_destination import original_sockaddr, own_address, parse_sockaddr
 from proxy.datapath.pod import Pod, ProofReport
 from proxy.datapath.reactor import READABLE
-from proxy.datapath.stream import Stream
+from proxy.datapath.stream import NOBODY, Stream
 from proxy.model.address import SocketAddress
 from proxy.model.direction import Direction
 
@@ -103,7 +103,7 @@ class Listener:
     def _admit(self, accepted: socket.SocketType, host: str) -> None:
         pod = self._pod
         node = pod.node
-        stream = Stream(node.reactor, accepted, _NOBODY)
+        stream = Stream(node.reactor, accepted, NOBODY)
         told = original_sockaddr(accepted)
         known = self._destinations.get(told)
         if known is not None and node.policy is not None and known.generation == node.policy.generation:
@@ -198,18 +198,3 @@ class _Proof:
 
     def abort(self) -> None:
         self._client.close()
-
-
-class _Nobody:
-    """Owner of a stream in the instant before it is served."""
-
-    def on_connected(self, stream: Stream) -> None: ...
-
-    def on_drained(self, stream: Stream) -> None: ...
-
-    def on_connect_failed(self, stream: Stream, reason: str) -> None: ...
-
-    def on_data(self, stream: Stream, data: bytes) -> None: ...
-
-
-_NOBODY: Final = _Nobody()

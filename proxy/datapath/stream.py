@@ -66,6 +66,21 @@ class StreamOwner(Protocol):
         """The stream is closed; nothing of `outgoing` was sent. `reason` is errno's name."""
 
 
+class _Nobody:
+    def on_data(self, stream: "Stream", data: bytes) -> None: ...
+
+    def on_drained(self, stream: "Stream") -> None: ...
+
+    def on_connected(self, stream: "Stream") -> None: ...
+
+    def on_connect_failed(self, stream: "Stream", reason: str) -> None: ...
+
+
+NOBODY: Final[StreamOwner] = _Nobody()
+"""Before a stream is served, and once it is closed: it and its owner would else hold each other until the collector
+comes for them, which it may never do (proxy.policy_intake)."""
+
+
 class Stream:
     """`outgoing` is what the kernel did not take yet: its owner stops feeding while there is any.
 
@@ -214,6 +229,7 @@ class Stream:
             return
         self._reactor.close_watched(self.fd)
         self.fd = -1
+        self.owner = NOBODY
         if reset:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.sock.close()
@@ -257,8 +273,9 @@ class Stream:
     def _connect_failed(self, code: int) -> None:
         if self.fd < 0:
             return  # its owner has left meanwhile
+        owner = self.owner
         self.close()
-        self.owner.on_connect_failed(self, errno.errorcode.get(code, str(code)))
+        owner.on_connect_failed(self, errno.errorcode.get(code, str(code)))
 
 
 def _bound(sock: socket.SocketType, option: int, forced: int, from_bytes: int) -> bool:
