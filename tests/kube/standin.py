@@ -236,7 +236,7 @@ class StandIn:
             await streamed(self.store, wish, answer, version, self._signals, self.faults)
         except Refused as error:  # after the answer began: as an event
             await answer.write(line("ERROR", error.body()))
-        except TimeoutError:
+        except (TimeoutError, ConnectionResetError):  # asked to end, or whoever watched has gone
             pass
         finally:
             self.watchers -= 1
