@@ -1,5 +1,5 @@
-"""The agent's side of objects.sock: tells the proxy of Kubernetes objects, and hears which proofs reached it and what
-became of the objects.
+"""The agent's side of objects.sock: tells the proxy of Kubernetes objects, and hears which proofs reached it, what
+became of the objects, and whether it serves.
 
 Without a source of objects it says so, and the proxy follows its own directory.
 """
@@ -13,6 +13,7 @@ from typing import Final
 from agent.handoff.listening import Listening, listen, peer_is_trusted
 from agent.handoff.object_lines import ObjectLines, ReaderTooSlow
 from agent.handoff.reports import Reports
+from agent.handoff.serving import Serving
 from agent.handoff.verdicts import Verdicts
 from agent.printable import printable
 from proxy.api import stream
@@ -31,6 +32,7 @@ class ObjectsServer:
         self._handlers: set[asyncio.Task[None]] = set()
         self.reports = Reports()
         self.verdicts = Verdicts()
+        self.serving = Serving()
 
     @property
     def connected(self) -> bool:
@@ -75,14 +77,16 @@ class ObjectsServer:
                 _log.warning("a process of another user connected to objects.sock; sent away")
                 return
             self._writers.add(writer)
+            self.serving.came(writer)
             telling = asyncio.create_task(self._tell(writer))
             while line := await reader.readline():
-                self._heard(line)
+                self._heard(writer, line)
         except (OSError, ValueError) as error:
             # ValueError: a line longer than the limit, or one that cannot be understood. What follows it is not read.
             _log.warning("objects.sock: proxy sent away: %s", printable(str(error)))
         finally:
             self._writers.discard(writer)
+            self.serving.gone(writer)
             if telling is not None:
                 telling.cancel()
             writer.close()
@@ -107,9 +111,11 @@ class ObjectsServer:
             # Not closed: what is buffered for a proxy that does not read would keep the connection for ever.
             writer.transport.abort()
 
-    def _heard(self, line: bytes) -> None:
+    def _heard(self, proxy: asyncio.StreamWriter, line: bytes) -> None:
         message = stream.decode(line)
         if isinstance(message, stream.Proof):
             self.reports.heard(message)
         elif isinstance(message, stream.Verdict):
             self.verdicts.heard(message)
+        elif isinstance(message, stream.Serving):
+            self.serving.heard(proxy, message.serves)

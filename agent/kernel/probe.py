@@ -36,6 +36,7 @@ DAD_WAIT_S: Final = 2.5
 _DAD_LOOK_S: Final = 0.1
 _LISTENER: Final[dict[stream.Direction, int]] = {"outbound": OUTBOUND_PORT, "inbound": INBOUND_PORT}
 
+_SILENT: Final = "the proxy waits for its policy or the pod's object, or somebody else listens there"
 _OK: Final = Proof(ProofStatus.OK)
 
 
@@ -216,9 +217,11 @@ class _Taker:
         answer = _answer(flow.socket)
         if answer == stream.PROOF_ANSWER:
             return Proof(ProofStatus.FAILED, "the proxy answered, but its report did not arrive on objects.sock")
-        heard = f"answered {printable(repr(answer), 60)}" if answer else "said nothing"
-        reached = f"somebody else than the proxy was reached at {flow.dialled}: it {heard}"
-        return Proof(ProofStatus.FAILED, f"no report of the nonce; {reached}")
+        if answer:
+            found = f"somebody else than the proxy was reached at {flow.dialled}: it answered"
+            return Proof(ProofStatus.FAILED, f"no report of the nonce; {found} {printable(repr(answer), 60)}")
+        where = f"{flow.dialled} within {self.timeout_s:g} s"
+        return Proof(ProofStatus.FAILED, f"nothing was answered at {where}: {_SILENT}")
 
     async def _failed(self, flow: Flow) -> Proof:
         """Why there is no connection."""

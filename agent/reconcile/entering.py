@@ -22,6 +22,7 @@ from agent.reconcile.life import (
     LifeSettings,
     Nacked,
     ProofsTaken,
+    ProofsWait,
     Prove,
     ProveNow,
     ProxyAbsent,
@@ -33,6 +34,7 @@ from agent.reconcile.life import (
 from agent.reconcile.pieces import fail, fail_unenrolled, looked, wake
 
 UNPROVED: Final = "redirection is not proved yet"
+AWAITS_POLICY: Final = "the proxy waits for its policy: connections of the pod, and its proofs, wait for that"
 NO_PROXY: Final = "no proxy is connected to the agent's zds.sock: is `headgate proxy` running on this node?"
 
 
@@ -153,6 +155,12 @@ def proofs_taken(life: Life, event: ProofsTaken, settings: LifeSettings) -> Step
     why = "; ".join(proofs.failures) or "no proof could be taken in one direction"
     unproved = replace(life, state=State.INSTALLED, proofs=proofs, reason=f"redirection is not proved: {why}")
     return wake(unproved, Timer.PROVE, settings.prove_again_s)
+
+
+def proofs_wait(life: Life, event: ProofsWait, settings: LifeSettings) -> Step:
+    """Served, and answered by nobody. The next proofs are under way: a timer for them would begin the wait anew."""
+    timer = None if life.timer is Timer.PROVE else life.timer
+    return replace(life, state=State.INSTALLED, proofs=None, reason=AWAITS_POLICY, timer=timer), ()
 
 
 def prove(life: Life, event: ProveNow, settings: LifeSettings) -> Step:

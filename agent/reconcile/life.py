@@ -219,6 +219,11 @@ class ProofsTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofsWait:
+    """Proofs are to be taken, and nobody would answer before the proxy has its policy. ProofsTaken follows."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProveNow:
     """Somebody asks for the proofs."""
 
@@ -252,7 +257,8 @@ class Due:
 
 Event = (
     Seen | Left | Stop | NetnsLost | NetnsUnfit | Inspected | Acked | Nacked | ProxyAbsent | Installed | Refused
-    | Drifted | Healed | ProxyParked | ProofsTaken | ProveNow | Drained | SteeredLeft | Removed | Withdrawn | Due
+    | Drifted | Healed | ProxyParked | ProofsWait | ProofsTaken | ProveNow | Drained | SteeredLeft | Removed | Withdrawn
+    | Due
 )  # fmt: skip
 
 

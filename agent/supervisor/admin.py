@@ -99,6 +99,8 @@ class Admin:
             raise _problem(
                 web.HTTPGatewayTimeout, f"pod {worker.life.pod}: no proof within {VERIFY_TIMEOUT_S:g} s"
             ) from None
+        if life.state in _PROVABLE and life.proofs is None:
+            raise _problem(web.HTTPConflict, f"pod {life.pod} cannot be proved yet: {life.reason}")
         return web.json_response(self._view(life))
 
     async def _rules(self, request: web.Request) -> web.Response:

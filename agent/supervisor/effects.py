@@ -70,6 +70,9 @@ Effect = Inspect | Announce | Install | Heal | Drain | CountSteered | Remove | W
 
 PROVERS: Final = 16
 """Pods proved at once: each proof has one second, and 250 at once would share one core (DESIGN 5: ≤ 3 % of it)."""
+POLICY_WAIT_S: Final = 60.0
+"""As long as from one proof to the next (LifeSettings.prove_every_s): then it is taken, and says what it finds. A proxy
+has the policy of 10,000 pods, 10,000 Services and 50,000 endpoints after some 10 s."""
 LAST_ANSWERS_S: Final = 2.0
 """For a client that asks as often as every 1.5 s: the proxy closes what is idle half a second before the end
 (proxy.worker_pods). 250 pods have it at once, within agent.supervisor.service.CLEANUP_S."""
@@ -272,9 +275,18 @@ class Effects:
         return answer(result)
 
     # ── Proofs and counters ────────────────────────────────────────────────────────────────────────────────────────
+    @property
+    def proofs_wait(self) -> bool:
+        """Nobody would answer: the proxy has no policy in force yet."""
+        return self._objects.serving.waits
+
     async def prove(self, life: Life) -> Event:
-        """The four proofs; and, while in there, counters, conntrack's table and the housekeeping of the connections
-        outside the mesh."""
+        """The four proofs, once the proxy serves; and, while in there, counters, conntrack's table and the housekeeping
+        of the connections outside the mesh."""
+        if self.proofs_wait:
+            await self._objects.serving.until(POLICY_WAIT_S)
+            if not self._objects.connected:  # conntrack alone would take the queue of a listener for an answer
+                return _untaken("the proxy went before it had its policy")
         async with self._provers:
             await self._precedence.give_way()
             known = self._reports.of(life).unsteered

@@ -20,6 +20,7 @@ from agent.reconcile.life import (
     Left,
     Life,
     ProofsTaken,
+    ProofsWait,
     Prove,
     Remove,
     Seen,
@@ -37,6 +38,9 @@ _PROVE_SPREAD: Final = 0.1
 _TOGETHER_S: Final = 2.0
 """Proofs that are not urgent begin at multiples of this: eight at a time with 250 pods. What a proof costs is waking up
 as much as working, and the loop wakes once for eight whose reports come together."""
+WAIT_TOLD_AFTER_S: Final = 1.0
+"""A proof has as long for itself (agent.kernel.probe.TIMEOUT_S): a proxy that starts and has its policy sooner, as in
+most clusters, changes no pod's state."""
 _URGENT_S: Final = 20.0
 """Proofs that are due sooner are those of a pod that is not proved: somebody waits."""
 
@@ -57,6 +61,9 @@ class Means(Protocol):
     """What a worker needs of agent.supervisor.effects.Effects."""
 
     async def perform(self, life: Life, effect: Effect) -> Event: ...
+
+    @property
+    def proofs_wait(self) -> bool: ...
 
     async def prove(self, life: Life) -> Event: ...
 
@@ -96,7 +103,7 @@ class PodWorker:
         self._events.put_nowait(event)
 
     async def proved(self) -> Life:
-        """The life right after the next proofs, or at its end."""
+        """The life right after the next proofs, or when these have to wait for the proxy, or at its end."""
         waiting: asyncio.Future[Life] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         return await waiting
@@ -121,7 +128,7 @@ class PodWorker:
         while self.life.state is not State.GONE:
             event = await self._events.get()
             await self._follow(step(self.life, event, self._settings))
-            if isinstance(event, ProofsTaken):
+            if isinstance(event, ProofsTaken | ProofsWait):
                 self._answer_all()
         self._silence()
         self._answer_all()
@@ -183,7 +190,15 @@ class PodWorker:
         self._proof = asyncio.get_running_loop().create_task(self._prove(self.life))
 
     async def _prove(self, life: Life) -> None:
-        self.post(await self._means.prove(life))
+        told = asyncio.get_running_loop().call_later(WAIT_TOLD_AFTER_S, self._tell_wait)
+        try:
+            self.post(await self._means.prove(life))
+        finally:
+            told.cancel()
+
+    def _tell_wait(self) -> None:
+        if self._means.proofs_wait:
+            self.post(ProofsWait())
 
     def _end_proof(self) -> None:
         if self._proof is not None:

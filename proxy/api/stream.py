@@ -1,9 +1,10 @@
 """What agent and proxy say on objects.sock besides ZDS: one JSON object a line, both ways.
 
 The agent greets with Hello, then tells of Kubernetes objects as they are: every one, Synced, and from then on what
-changes. The proxy reports each proof connection that reached it, and what it has decided on objects whose kind has a
-status for that. Types and fields unknown here are ignored, so that either side may be newer than the other. Nothing
-rests on who the peer is: a relay may stand between.
+changes. The proxy reports each proof connection that reached it, what it has decided on objects whose kind has a
+status for that, and, where it has no policy in force yet, that it answers nobody, and when it does. Types and fields
+unknown here are ignored, so that either side may be newer than the other. Nothing rests on who the peer is: a relay may
+stand between.
 """
 
 import json
@@ -102,7 +103,16 @@ class Verdict:
     reason: str = ""
 
 
-Message = Hello | Proof | ObjectSeen | ObjectGone | Synced | Verdict
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The proxy's word whether its workers have a policy in force: before, connections wait in its listeners' queues,
+    proofs too. Said on each connection that begins without one, and again when there is one; who says nothing serves.
+    """
+
+    serves: bool
+
+
+Message = Hello | Proof | ObjectSeen | ObjectGone | Synced | Verdict | Serving
 
 
 def encode_proof_request(nonce: str) -> bytes:
@@ -143,6 +153,8 @@ def encode(message: Message) -> bytes:
         case Verdict(name, generation, accepted, field, reason):
             told = {"field": field[:MAX_VERDICT_CHARACTERS], "reason": reason[:MAX_VERDICT_CHARACTERS]}
             fields = {"type": "verdict", **name._asdict(), "generation": generation, "accepted": accepted, **told}
+        case Serving(serves):
+            fields = {"type": "serving", "serves": serves}
     return _compact(fields) + b"\n"
 
 
@@ -170,6 +182,8 @@ def decode(line: bytes) -> Message | None:
                 _text(fields, "field"),
                 _text(fields, "reason"),
             )
+        case "serving":
+            return Serving(fields.get("serves") is not False)
         case str():
             return None
     raise InvalidMessage("type: missing, or no text")

@@ -159,11 +159,13 @@ class ZdsClient:
 
 
 class ProofReporter:
-    """Tells the agent of each proof connection that a worker saw, and `objects` of what the agent streams."""
+    """Tells the agent of each proof connection that a worker saw, and `objects` of what the agent streams. Until
+    `in_force` is set, workers have no policy, which an agent that comes is told."""
 
-    def __init__(self, path: Path, objects: ObjectStream | None = None) -> None:
+    def __init__(self, path: Path, objects: ObjectStream | None = None, in_force: asyncio.Event | None = None) -> None:
         self._path = path
         self._objects = objects
+        self._in_force = in_force
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING_PROOFS)
         self._writer: asyncio.StreamWriter | None = None
         self._back_off = BackOff(FIRST_PAUSE_S, LAST_PAUSE_S)
@@ -197,7 +199,7 @@ class ProofReporter:
 
     async def _once(self) -> None:
         reader, writer = await asyncio.open_unix_connection(str(self._path), limit=stream.MAX_OBJECT_LINE_BYTES)
-        telling: asyncio.Task[None] | None = None
+        telling: list[asyncio.Task[None]] = []
         try:
             while line := await reader.readline():
                 if self._writer is not None:
@@ -206,14 +208,17 @@ class ProofReporter:
                 elif isinstance(hello := stream.decode(line), stream.Hello):
                     self._back_off.reset()
                     self._writer = writer
+                    if self._in_force is not None and not self._in_force.is_set():
+                        writer.write(stream.encode(stream.Serving(False)))
+                        telling.append(asyncio.create_task(_tell_serving(writer, self._in_force)))
                     self._tell()
                     if self._objects is not None:
                         self._objects.greeted(hello)
-                        telling = asyncio.create_task(self._tell_verdicts(writer, self._objects.verdicts))
+                        telling.append(asyncio.create_task(self._tell_verdicts(writer, self._objects.verdicts)))
         finally:
             self._writer = None
-            if telling is not None:
-                telling.cancel()
+            for task in telling:
+                task.cancel()
             writer.close()
 
     async def _tell_verdicts(self, writer: asyncio.StreamWriter, verdicts: Verdicts) -> None:
@@ -230,6 +235,11 @@ class ProofReporter:
         # An agent that does not read gets no more than fits: its probes have given up by then.
         while self._writer is not None and self._waiting and not self._writer.transport.get_write_buffer_size():
             self._writer.write(self._waiting.popleft())
+
+
+async def _tell_serving(writer: asyncio.StreamWriter, in_force: asyncio.Event) -> None:
+    await in_force.wait()
+    writer.write(stream.encode(stream.Serving(True)))
 
 
 def _proof_message(proof: ProofSeen) -> stream.Proof:

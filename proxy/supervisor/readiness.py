@@ -31,6 +31,8 @@ class Readiness:
         self._workers = workers
         self._was_fit = False
         self._became_fit = asyncio.Event()
+        self.policy_in_force = asyncio.Event()
+        """Every worker that pods are placed at has had one: from then on connections are answered."""
         self._said_ready = False
         self.predecessor = predecessor
         self.ending = False
@@ -53,14 +55,17 @@ class Readiness:
         missing += self._policy.missing(() if self._was_fit else (pod.identity for pod in self._pods.served))
         if not self._was_fit and (refused := self._refused()):
             missing.append(refused)
-        # A worker that is being replaced has no pods: it takes them back when it can serve them.
-        placed = [worker for worker in self._workers if worker.usable] or self._workers
-        late = [str(worker.index) for worker in placed if worker.policy_in_force is None]
-        if late:
+        if late := self._late():
             missing.append(f"no policy in force in worker {', '.join(late)} yet")
         # Here, where it is found out, whoever asked: what was answered once must not be taken back by the next pod.
         self._was_fit = self._was_fit or not missing
         return missing
+
+    def _late(self) -> list[str]:
+        """Workers that are to serve, and cannot decide anything yet."""
+        # A worker that is being replaced has no pods: it takes them back when it can serve them.
+        placed = [worker for worker in self._workers if worker.usable] or self._workers
+        return [str(worker.index) for worker in placed if worker.policy_in_force is None]
 
     def _refused(self) -> str:
         """Why none of the agent's pods can be served: a proxy that may not do what it must is not to take the place of
@@ -77,6 +82,8 @@ class Readiness:
 
     def note(self) -> None:
         """Something has changed: who waits for it goes on, and the log says so."""
+        if not self._late():
+            self.policy_in_force.set()
         if not self.unfit():
             self._became_fit.set()
         ready = not self.unready()

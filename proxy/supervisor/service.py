@@ -134,7 +134,7 @@ class Supervisor:
             predecessor=self._admin_socket if settings.take_over and lives(self._admin_socket) else None,
         )
         self._former = FormerProxy(self._admin_socket, self._cuts.report)
-        surroundings.attend(self.pods, self.policy, self.readiness.note)
+        surroundings.attend(self.pods, self.policy, self.readiness.note, self.readiness.policy_in_force)
         self.admin = AdminServers(
             Questions(
                 self._metrics,

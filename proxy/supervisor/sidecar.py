@@ -126,7 +126,7 @@ class OwnPod:
         self._served = False
         self._leaving = asyncio.Event()
 
-    def attend(self, pods: Pods, policy: NodePolicy, on_change: Callable[[], None]) -> None:
+    def attend(self, pods: Pods, policy: NodePolicy, on_change: Callable[[], None], in_force: asyncio.Event) -> None:
         self._pods, self._policy, self._on_change = pods, policy, on_change
 
     @property

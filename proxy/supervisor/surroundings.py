@@ -1,5 +1,6 @@
 """What a proxy has around it: who names the pods that it serves, and who keeps their listeners beside it."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
@@ -28,8 +29,9 @@ class Surroundings(Protocol):
         """What workers are started with."""
         ...
 
-    def attend(self, pods: Pods, policy: NodePolicy, on_change: Callable[[], None]) -> None:
-        """Serve `pods` from now on; `on_change` hears whatever may change `missing`."""
+    def attend(self, pods: Pods, policy: NodePolicy, on_change: Callable[[], None], in_force: asyncio.Event) -> None:
+        """Serve `pods` from now on; `on_change` hears whatever may change `missing`. `in_force` is set once workers
+        decide by a policy."""
 
     @property
     def to_the_end(self) -> Parts:

@@ -1,5 +1,6 @@
 """The surroundings of a node's proxy: an agent, and its three sockets."""
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -48,11 +49,11 @@ class WithAgent:
         self._store = FdStore(run_dir / FDS_SOCKET, self._store_reached)
         self.source = ListenerSource(self.entry, self._store)
 
-    def attend(self, pods: Pods, policy: NodePolicy, on_change: Callable[[], None]) -> None:
+    def attend(self, pods: Pods, policy: NodePolicy, on_change: Callable[[], None], in_force: asyncio.Event) -> None:
         self._on_change = on_change
         self._zds = ZdsClient(self._run_dir / ZDS_SOCKET, pods, self._agent_changed)
         self._orphans = OrphanWatch(lambda: pods.held, pods.forget_ended)
-        self._proofs = ProofReporter(self._run_dir / OBJECTS_SOCKET, policy.objects)
+        self._proofs = ProofReporter(self._run_dir / OBJECTS_SOCKET, policy.objects, in_force)
 
     @property
     def to_the_end(self) -> Parts:

@@ -17,7 +17,8 @@ SYNCED: Final = b'{"type":"synced"}\n'
 
 class Relay:
     """Listens at `path` and passes both ways what comes; a context manager. What the agent says goes at the pace above
-    while `slow` is set. `synced_s` is when the newest connection was told that it knows everything."""
+    while `slow` is set, but for its greeting. `synced_s` is when the newest connection was told that it knows
+    everything."""
 
     def __init__(self, path: Path, agent: Path) -> None:
         self._agent = agent
@@ -80,7 +81,7 @@ class Relay:
         tail = b""
         with suppress(OSError):
             while data := agent.recv(STEP_BYTES):
-                if self.slow:
+                if self.slow and self.passed_bytes:
                     time.sleep(STEP_S)  # the pace itself
                 tail = tail[-len(SYNCED) :] + data
                 if self.synced_s is None and SYNCED in tail:

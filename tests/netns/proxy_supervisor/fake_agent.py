@@ -40,7 +40,8 @@ class FakeAgent:
     async def _objects_peer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'{"type":"hello","objects":"none"}\n')
         while line := await reader.readline():
-            self.proofs.put_nowait(json.loads(line))
+            if (message := json.loads(line))["type"] == "proof":
+                self.proofs.put_nowait(message)
         writer.close()
 
     async def ask(self, request: zds.Request, *descriptors: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from agent.handoff.object_lines import ObjectLines
 from agent.handoff.objects import ObjectsServer
 from agent.handoff.zds import Acked, Enrolled, Nacked, NotLocated, SnapshotEntry, ZdsServer
 from agent.lab.namespaces import Netns
@@ -50,6 +51,26 @@ def test_pods_come_go_and_survive_the_agents_restart(tmp_path: Path, make_netns:
             assert await second.remove("stays") == Acked()
             assert await in_thread(refuses, stays, 15006)
             await second.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_agent_hears_that_the_proxy_waits_for_its_policy_until_workers_have_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        lines = ObjectLines()
+        server, objects = ZdsServer(lambda: []), ObjectsServer(lines)
+        async with running(tmp_path, agents_objects=True) as proxy:
+            await proxy.agent.close_sockets()
+            await objects.start(tmp_path / "objects.sock")
+            await server.start(tmp_path / "zds.sock")
+            await until("the proxy's word", lambda: objects.serving.waits)
+            assert not await proxy.ready()
+            lines.update({})  # there are no objects, and that is all
+            await until("its policy to be in force", lambda: not objects.serving.waits)
+            await until("ready", proxy.ready)
+            assert objects.connected
+            await objects.close()
+            await server.close()
 
     asyncio.run(scenario())
 

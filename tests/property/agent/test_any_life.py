@@ -29,6 +29,7 @@ from agent.reconcile.life import (
     NetnsLost,
     NetnsUnfit,
     PortConflict,
+    ProofsWait,
     Prove,
     ProveNow,
     ProxyAbsent,
@@ -61,7 +62,7 @@ OUTCOMES: dict[type, tuple[Event, ...]] = {
 }
 FROM_OUTSIDE: tuple[Event, ...] = (
     SEEN, DISABLED, ELSEWHERE, ASKS_TOO_MUCH, Left(), Stop(), ProveNow(), PROVED, UNPROVED, Acked(), Nacked("no"),
-    *map(Due, Timer), NetnsLost("gone"), Drifted(("a rule is missing",)), ProxyParked(),
+    ProofsWait(), *map(Due, Timer), NetnsLost("gone"), Drifted(("a rule is missing",)), ProxyParked(),
 )  # fmt: skip
 
 

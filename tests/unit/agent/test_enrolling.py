@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from agent.plan import PlanSettings, build_plan
 from agent.reconcile import State
+from agent.reconcile.entering import AWAITS_POLICY
 from agent.reconcile.life import (
     Acked,
     Announce,
@@ -18,6 +19,7 @@ from agent.reconcile.life import (
     NetnsLost,
     NetnsUnfit,
     PortConflict,
+    ProofsWait,
     Prove,
     ProveNow,
     ProxyAbsent,
@@ -210,3 +212,21 @@ def test_gone_is_for_ever() -> None:
     story = told()
     story.life = replace(story.life, state=State.GONE)
     assert story.hears(SEEN, Acked(), FOUND).state == "gone" and story.did == [Inspect()]
+
+
+def test_a_pod_whose_proxy_waits_for_its_policy_says_so_and_is_proved_no_more() -> None:
+    for story in (told().hears(FOUND, Acked(), Installed()), enrolled()):
+        assert story.hears(ProofsWait()).state == "installed"
+        assert (story.life.reason, story.life.proofs, story.last) == (AWAITS_POLICY, None, ())
+        assert story.hears(PROVED).state == "proved" and story.life.reason == ""
+
+
+def test_no_timer_begins_a_wait_anew() -> None:
+    story = enrolled().hears(ProofsWait(), Due(Timer.PROVE))
+    assert (story.life.reason, story.last) == (AWAITS_POLICY, ())
+
+
+def test_proofs_that_waited_and_failed_say_what_was_found_and_are_tried_again() -> None:
+    story = enrolled().hears(ProofsWait(), UNPROVED)
+    assert "no report" in story.life.reason
+    assert (story.state, story.last) == ("installed", (Wake(Timer.PROVE, 5.0),))

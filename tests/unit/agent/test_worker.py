@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import pytest
+
 from agent.pods import NetnsId
 from agent.reconcile import Event, Life, LifeSettings, Seen, State
+from agent.reconcile.entering import AWAITS_POLICY
 from agent.reconcile.life import (
     Acked,
     Announce,
@@ -28,6 +31,7 @@ from agent.reconcile.life import (
     Withdraw,
     Withdrawn,
 )
+from agent.supervisor import worker as worker_module
 from agent.supervisor.effects import Effect
 from agent.supervisor.worker import PodWorker
 from tests.unit.agent.lives import DISABLED, FOUND, PROVED, SEEN, UNPROVED
@@ -45,6 +49,7 @@ class Obedient:
         self.most_at_once = 0
         self.answers: dict[type, list[Event]] = {}
         self.proofs: list[Event] = []
+        self.proofs_wait = False
         self.hold_proof: asyncio.Event | None = None
         self.hold: asyncio.Event | None = None
         self.held: list[str] = []
@@ -204,6 +209,41 @@ def test_who_asks_is_answered_when_the_pod_ends_meanwhile() -> None:
         assert (await asyncio.wait_for(asked, BOUND_S)).state is State.GONE
 
     play(story)
+
+
+def test_proofs_that_wait_for_the_proxy_are_told_of_and_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "WAIT_TOLD_AFTER_S", 0.0)
+
+    async def story(scene: Scene) -> None:
+        scene.means.proofs_wait, scene.means.hold_proof = True, asyncio.Event()
+        await scene.until(lambda: scene.worker.life.reason == AWAITS_POLICY)
+        assert scene.worker.life.state is State.INSTALLED and scene.means.done[-1] == "Install"
+        asked = asyncio.create_task(scene.worker.proved())
+        await asyncio.sleep(0)
+        scene.worker.post(ProveNow())
+        assert (await asyncio.wait_for(asked, BOUND_S)).reason == AWAITS_POLICY
+        scene.means.hold_proof.set()
+        await scene.reaches(State.PROVED)
+        assert scene.worker.life.reason == ""
+
+    scene = play(story)
+    assert scene.means.done == ["Inspect", "Announce", "Install", "Prove"]
+    assert scene.states == ["seen", "planned", "announced", "installed", "proved"]
+
+
+def test_a_short_wait_for_the_proxy_changes_no_state() -> None:
+    async def story(scene: Scene) -> None:
+        await scene.reaches(State.PROVED)
+        scene.means.proofs_wait, scene.means.hold_proof = True, asyncio.Event()
+        scene.worker.post(ProveNow())
+        asked = asyncio.create_task(scene.worker.proved())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        scene.means.proofs_wait = False
+        scene.means.hold_proof.set()
+        assert (await asyncio.wait_for(asked, BOUND_S)).state is State.PROVED
+
+    assert play(story).states == ["seen", "planned", "announced", "installed", "proved"]
 
 
 def test_the_drain_is_polled_until_its_time_is_over() -> None:

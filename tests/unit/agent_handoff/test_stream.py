@@ -15,6 +15,7 @@ PROOF = stream.Proof(NONCE, 4711, "outbound", ip_address("10.0.0.9"), 15002)
 
 def test_messages_have_the_agreed_form() -> None:
     assert stream.encode(stream.Hello("none")) == b'{"type":"hello","objects":"none"}\n'
+    assert stream.encode(stream.Serving(False)) == b'{"type":"serving","serves":false}\n'
     assert json.loads(stream.encode(PROOF)) == {
         "type": "proof",
         "nonce": NONCE,
@@ -31,6 +32,7 @@ def test_messages_have_the_agreed_form() -> None:
         st.builds(stream.ObjectSeen, st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text()))),
         st.builds(stream.ObjectGone, st.builds(stream.ObjectName, st.text(), st.text(), st.text(), st.text())),
         st.just(stream.Synced()),
+        st.builds(stream.Serving, st.booleans()),
         st.builds(
             stream.Verdict,
             st.builds(stream.ObjectName, st.text(), st.text(), st.text(), st.text()),
@@ -82,6 +84,11 @@ def test_a_message_of_objects_that_says_too_little_is_refused(line: bytes, field
 def test_unknown_types_and_fields_are_ignored() -> None:
     assert stream.decode(b'{"type":"objects","items":[]}') is None
     assert stream.decode(b'{"type":"hello","objects":"none","more":1}') == stream.Hello("none")
+
+
+@pytest.mark.parametrize("said", [b'{"type":"serving"}', b'{"type":"serving","serves":"later","more":1}'])
+def test_a_proxy_of_which_it_is_not_known_that_it_waits_serves(said: bytes) -> None:
+    assert stream.decode(said) == stream.Serving(True)
 
 
 @pytest.mark.parametrize(

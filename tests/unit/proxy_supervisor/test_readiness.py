@@ -20,10 +20,14 @@ class _Pods:
     served: list[object] = field(default_factory=list)
 
 
-def readiness(pods: _Pods) -> Readiness:
+def readiness(pods: _Pods, *workers: SimpleNamespace) -> Readiness:
     policy = SimpleNamespace(missing=lambda identities: [])
-    worker = SimpleNamespace(usable=True, policy_in_force=1, index=0)
-    return Readiness(lambda: "", cast(NodePolicy, policy), cast(Pods, pods), [cast(Worker, worker)], predecessor=None)
+    placed = [cast(Worker, one) for one in workers or (worker(0, 1),)]
+    return Readiness(lambda: "", cast(NodePolicy, policy), cast(Pods, pods), placed, predecessor=None)
+
+
+def worker(index: int, generation: int | None) -> SimpleNamespace:
+    return SimpleNamespace(usable=True, policy_in_force=generation, index=index)
 
 
 def served() -> object:
@@ -49,3 +53,25 @@ def test_what_was_ready_is_not_taken_back_by_the_next_pod() -> None:
     assert asked.unready() == []
     pods.pending, pods.served = [REFUSED], []
     assert asked.unready() == []
+
+
+def test_a_policy_is_in_force_with_the_last_worker_that_has_one_and_is_not_taken_back() -> None:
+    workers = [worker(0, None), worker(1, 1)]
+    asked = readiness(_Pods(), *workers)
+    asked.note()
+    assert not asked.policy_in_force.is_set()
+    workers[0].policy_in_force = 1
+    asked.note()
+    assert asked.policy_in_force.is_set()
+    workers[0].policy_in_force = None
+    asked.note()
+    assert asked.policy_in_force.is_set()
+
+
+def test_a_worker_that_died_before_its_first_policy_keeps_none_from_being_in_force() -> None:
+    """Its pods are at the others."""
+    workers = [worker(0, None), worker(1, 1)]
+    asked = readiness(_Pods(), *workers)
+    workers[0].usable = False
+    asked.note()
+    assert asked.policy_in_force.is_set()

@@ -43,7 +43,7 @@ class Files:
 def announced(refusals: int, told: list[str]) -> tuple[OwnPod, Refusing]:
     pods = Refusing(refusals)
     own = OwnPod(WEB, OwnListeners(), STANDING, 3)
-    own.attend(cast(Pods, pods), cast(NodePolicy, Files()), lambda: told.append(own.missing))
+    own.attend(cast(Pods, pods), cast(NodePolicy, Files()), lambda: told.append(own.missing), asyncio.Event())
     return own, pods
 
 

@@ -79,6 +79,8 @@ def _proof(lives: Lives, world: World, index: int, old: bool, netns: Netns, mach
     done = world.pods[index].put(old, netns._replace(machine=machine._replace(proving=False)))
     for word in ("proved", "unproved") if proved else ("unproved",) if netns.alive else ("lost",):
         yield word, world.with_pod(index, deliver(lives, done, old, word))
+    if "proofs wait" not in machine.inbox:
+        yield "proofs wait", world.with_pod(index, deliver(lives, world.pods[index], old, "proofs wait"))
 
 
 # ── Agent ──────────────────────────────────────────────────────────────────────────────────────────────────────────
