@@ -156,7 +156,7 @@ def test_b27_the_nodes_rules_come_back_and_go_with_the_last_agent(cluster: Clust
     assert str(address(pod, 6)) in whole
     cluster.lab.node.run(["nft", "flush", "ruleset"])
     cluster.lab.wait("the rules to be put back", lambda: uid in node_table(cluster))
-    assert "the node's rules for probes were gone" in cluster.lab.log("agent")
+    cluster.lab.wait("that to be told", lambda: "the node's rules for probes were gone" in cluster.lab.log("agent"))
     cluster.lab.stop_agent()
     assert node_table(cluster) == ""
 
