@@ -6,10 +6,12 @@ proxies are upgraded and agents killed as well.
 """
 
 import argparse
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from types import FrameType
 from typing import Final
 
 from agent.lab.figures import percentile
@@ -26,6 +28,8 @@ _ACCIDENTS: Final = 16
 
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)  # what it made goes, whoever ends it
     half_s = options.seconds / 2
     pace = Pace(options.pods, options.a_second, half_s / _ACCIDENTS, half_s / _SAMPLES)
     with cluster_node() as node:
@@ -40,6 +44,10 @@ def main(arguments: Sequence[str]) -> int:
     for name, held in (("before", before), ("between", between), ("after", after)):
         print(f"at rest {name}: {_line(held)}")
     return 1 if [*same, *replaced, *_left_behind(before, after)] else 0
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
