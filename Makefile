@@ -45,7 +45,7 @@ test-apiserver: setup-test ## the suite of the stand-in API server against a rea
 bench: setup-bench ## requests/s, latency, CPU beside the peers: ROUNDS= SECONDS_EACH= SECONDS= ROWS=
 	$(PYTHON) -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS_EACH),--seconds-each $(SECONDS_EACH)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ROWS),--rows "$(ROWS)")
 
-soak: setup-test ## a day's churn of pods in SECONDS= (540): what grows is told, and fails (root)
+soak: setup-test ## a day's churn of pods in SECONDS= (300): what grows is told, and fails (root)
 	$(PYTHON) -m tests.bench.soak $(if $(SECONDS),--seconds $(SECONDS))
 
 profile: setup-bench ## flame graphs of a worker under load, in build/profile-*.svg: ROWS= SECONDS=

@@ -168,9 +168,9 @@ class Lab:
         source = ["--config-dir", str(self.config_directory)] if own_objects else []
         return self._start("proxy", self.node, [*headgate(), "proxy", *files, *source, *options])
 
-    def stop_agent(self) -> int:
-        """SIGTERM and its exit status."""
-        return self._stop("agent")
+    def stop_agent(self, within_s: float = processes.TERM_GRACE_S) -> int:
+        """SIGTERM and its exit status; then SIGKILL."""
+        return self._stop("agent", within_s)
 
     def stop_proxy(self) -> int:
         """SIGTERM and its exit status."""
@@ -352,11 +352,11 @@ class Lab:
         )
         return self._children[name]
 
-    def _stop(self, name: str) -> int:
+    def _stop(self, name: str, within_s: float = processes.TERM_GRACE_S) -> int:
         child = self._children.pop(name)
         child.terminate()
         try:
-            return child.wait(timeout=processes.TERM_GRACE_S)
+            return child.wait(timeout=within_s)
         except subprocess.TimeoutExpired:
             child.kill()
             return child.wait()

@@ -32,7 +32,7 @@ from agent.telling.settling import SettlingClient
 _log: Final = logging.getLogger("headgate.telling")
 
 LEAVE_S: Final = 5.0
-"""With 8 s for the rules before, below the 30 s of terminationGracePeriodSeconds."""
+"""With agent.supervisor.service.CLEANUP_S before, below the 60 s of terminationGracePeriodSeconds."""
 RELEASE_S: Final = 1.0
 """A new agent waits for this one's end, and pods that start wait for that."""
 

@@ -55,9 +55,9 @@ from proxy.api.stream import ObjectName
 
 _log: Final = logging.getLogger("headgate.agent")
 
-CLEANUP_S: Final = 20.0
-"""250 pods with a connection each take 8.6 (measured), their last answers among it (effects.LAST_ANSWERS_S); what
-hangs longer is told. Below the thirty seconds that a pod is granted (terminationGracePeriodSeconds)."""
+CLEANUP_S: Final = 30.0
+"""250 pods with a connection each take 8.5 on two cores, their last answers among it (effects.LAST_ANSWERS_S); what
+hangs longer is told. With cluster_telling.LEAVE_S below the 60 that a pod is granted (daemonset/base/agent.yaml)."""
 
 
 async def serve(settings: AgentSettings) -> None:

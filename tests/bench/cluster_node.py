@@ -101,13 +101,13 @@ class ClusterNode:
         self.api.put("Pod", {**body, "status": status})
 
     # ── Agent and proxy ────────────────────────────────────────────────────────────────────────────────────────────
-    def start_agent(self) -> int:
+    def start_agent(self, *, cleanup_on_exit: bool = False) -> int:
         """Its pid. Does not wait."""
-        return self.lab.start_agent(*self.arguments, pods_file=False, cleanup_on_exit=False).pid
+        return self.lab.start_agent(*self.arguments, pods_file=False, cleanup_on_exit=cleanup_on_exit).pid
 
-    def start(self) -> None:
+    def start(self, *, cleanup_on_exit: bool = False) -> None:
         """Both, until runtimes are answered."""
-        self.start_agent()
+        self.start_agent(cleanup_on_exit=cleanup_on_exit)
         self.lab.start_proxy(own_objects=False)
         self.lab.wait_ready()
         self.lab.wait("the agent to answer runtimes", self.plugin.socket.exists)

@@ -10,6 +10,7 @@ import yaml
 from agent.events import COMPONENT
 from agent.pods.told import TOLD
 from agent.sources.kinds import KINDS
+from agent.supervisor.cluster_telling import LEAVE_S
 from agent.supervisor.service import CLEANUP_S
 from agent.telling import lease_holder, route_status
 from agent.telling.event_objects import CONTROLLER
@@ -226,7 +227,7 @@ def test_one_agent_a_node_and_never_none_of_the_proxies(cluster: str) -> None:
 def test_who_drains_is_not_killed_meanwhile(cluster: str) -> None:
     (drain,) = (one for one in container(cluster, "proxy")["args"] if one.startswith("--drain-s="))
     assert pod(cluster, "proxy")["terminationGracePeriodSeconds"] >= int(drain.removeprefix("--drain-s=")) + 15
-    assert pod(cluster, "agent")["terminationGracePeriodSeconds"] > 2 * CLEANUP_S
+    assert pod(cluster, "agent")["terminationGracePeriodSeconds"] > CLEANUP_S + LEAVE_S + 15
     assert "livenessProbe" not in container(cluster, "proxy")
 
 
