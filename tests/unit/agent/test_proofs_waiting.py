@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from typing import Any, cast
 
 import pytest
@@ -51,7 +50,6 @@ class Scene:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.taken = 0
         self.objects = Objects()
-        monkeypatch.setattr(module, "_open", lambda life: nullcontext())
         monkeypatch.setattr(module.probe, "prove_beside", self._prove_beside)
 
     async def _prove_beside(self, *_: Any, **__: Any) -> Any:
