@@ -21,6 +21,9 @@ _RETRIES: Final = 40
 """As kubelet, which makes a sandbox anew until it is told otherwise; an agent is away for a second or two."""
 _RETRY_S: Final = 0.5
 _REST_WITHIN_S: Final = 60.0
+_FREE_WITHIN_S: Final = 150.0
+"""The kernel keeps a namespace while a closed connection in it waits for an answer of a pod that has gone, too: some
+100 s (tcp(7): tcp_orphan_retries, eight of them, the first after 0.2 s). What a process holds it holds for longer."""
 _OWN_LINKS: Final = 2
 """lo and the bridge."""
 _HANDS: Final = 16
@@ -127,13 +130,13 @@ class Churn:
 
     def at_rest(self, until: Callable[[Holding], bool] = lambda held: True) -> Holding:
         """What is held once every pod is proved, no other is known, the proxies before have ended, and the kernel has
-        taken down the namespaces that have gone. Raises LabError when that takes longer than a minute. What passes by
+        taken down the namespaces that have gone. Raises LabError when that takes longer than minutes. What passes by
         itself (a connection that closes, an allocator that tidies up) has another minute to be as `until` wants it."""
         self._settle()
         self._node.lab.wait("former proxies to end", self._alone, timeout_s=_REST_WITHIN_S)
         links = len(self._live) + _OWN_LINKS
         wait = self._node.lab.wait
-        wait("free namespaces", lambda: flatness.take(self._node).links == links, timeout_s=_REST_WITHIN_S)
+        wait("free namespaces", lambda: flatness.take(self._node).links == links, timeout_s=_FREE_WITHIN_S)
         over_s = time.monotonic() + _REST_WITHIN_S
         while not until(held := flatness.take(self._node)) and time.monotonic() < over_s:
             time.sleep(_RETRY_S)

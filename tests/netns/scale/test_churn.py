@@ -19,6 +19,7 @@ def churning() -> Iterator[Churn]:
             yield made
 
 
+@pytest.mark.timeout(400)  # the kernel's own patience with connections to pods that have gone: tests.bench.churn
 def test_after_churn_with_every_accident_the_node_holds_what_it_held_before(churning: Churn) -> None:
     before = churning.at_rest()
     churning.run(6.5, churn.ALL)
