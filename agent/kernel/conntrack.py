@@ -95,7 +95,7 @@ class Table:
 
 def table() -> Table:
     """One message, or two when it is nearly full, whatever the table holds. Raises OSError as `steered`."""
-    with Netlink(_NETLINK_NETFILTER, brief=True) as netlink:
+    with Netlink(_NETLINK_NETFILTER) as netlink:
         data = netlink.ask(Message(_CT_GET_STATS, 0, _NFGENMSG.pack(socket.AF_UNSPEC, 0, 0)))
         totals = attributes(data[_NFGENMSG.size :])
         entries, limit = (
@@ -188,7 +188,7 @@ def find(original: Tuple, *, zone: int = 0, protocol: int = socket.IPPROTO_TCP) 
     direction. Of UDP `alive` and `established` say nothing. Raises OSError."""
     payload = _NFGENMSG.pack(_family(original), 0, 0) + _named(original, zone, protocol)
     try:
-        with Netlink(_NETLINK_NETFILTER, brief=True) as netlink:
+        with Netlink(_NETLINK_NETFILTER) as netlink:
             return _entry(netlink.ask(Message(_CT_GET, 0, payload)), protocol)
     except OSError as error:
         if error.errno == errno.ENOENT:

@@ -11,7 +11,6 @@ from typing import Final
 
 from agent.kernel import iproute, nft, nft_marks, nft_snapshot
 from agent.kernel.nft_snapshot import Holding, Pattern, Snapshot
-from agent.kernel.proc_files import read_whole
 from agent.kernel.scratch import in_scratch
 from agent.plan import RedirectPlan
 from agent.plan.drift import Form, describe, describe_return_path, limited
@@ -121,6 +120,6 @@ def _legacy_files(_: int) -> tuple[tuple[str, str], ...]:
 
 def _content(path: str) -> bytes:
     try:
-        return read_whole(path)
+        return Path(path).read_bytes()
     except OSError:
         return b""

@@ -6,12 +6,11 @@ of a pod; pyroute2's IPRoute alone takes longer to construct than all of them to
 
 import errno
 import os
+import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
-
-from agent.kernel.netlink_socket import NetlinkSocket
 
 NLM_F_REQUEST: Final = 0x1  # linux/netlink.h, as all below
 NLM_F_ACK: Final = 0x4
@@ -35,6 +34,11 @@ _HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags
 _ATTRIBUTE: Final = struct.Struct("=HH")  # struct nlattr: length, type
 _ERROR: Final = struct.Struct("=i")  # struct nlmsgerr begins with the negative errno
 
+_ANSWER_TIMEOUT: Final = struct.pack("@ll", 5, 0)
+"""struct timeval. The kernel answers within the send; the bound only keeps a thread from waiting for ever for a lost
+answer. The kernel's own time-out (SO_RCVTIMEO), because Python's costs one more system call a message."""
+_BUFFER_BYTES: Final = 1 << 16
+"""Dumps come in pieces of at most 32 KiB (net/netlink/af_netlink.c: netlink_dump)."""
 _DUMP_ATTEMPTS: Final = 3
 
 
@@ -48,13 +52,13 @@ class Message:
 
 
 class Netlink:
-    """One socket of one netlink protocol in the calling thread's namespace. It pins that namespace: close promptly.
-    `brief`: what is asked takes the kernel microseconds (NetlinkSocket)."""
+    """One socket of one netlink protocol in the calling thread's namespace. It pins that namespace: close promptly."""
 
     __slots__ = ("_sequence", "_socket")
 
-    def __init__(self, protocol: int, *, brief: bool = False) -> None:
-        self._socket = NetlinkSocket(protocol, brief=brief)
+    def __init__(self, protocol: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _ANSWER_TIMEOUT)
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -73,7 +77,7 @@ class Netlink:
         results: dict[int, int] = {}
         try:
             while True:
-                for kind, _, sequence, payload in self._receive():
+                for kind, _, sequence, payload in self._receive(socket.MSG_DONTWAIT):
                     if kind == _NLMSG_ERROR:
                         results[sequence] = results.get(sequence, 0) or -_ERROR.unpack_from(payload)[0]
         except BlockingIOError:
@@ -137,7 +141,7 @@ class Netlink:
             pieces: list[bytes] = []
             interrupted = done = False
             while not done:
-                data = self._socket.receive()
+                data = self._socket.recv(_BUFFER_BYTES)
                 offset = 0
                 while offset + _HEADER.size <= len(data):
                     length, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
@@ -156,15 +160,15 @@ class Netlink:
 
     def strict(self) -> None:
         """Dumps of routes are of the table that is asked for, not of all (NETLINK_GET_STRICT_CHK, Linux 4.20)."""
-        self._socket.set(_SOL_NETLINK, _GET_STRICT_CHK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
 
     def _encode(self, kind: int, flags: int, payload: bytes) -> bytes:
         self._sequence += 1
         return encode(Message(kind, flags, payload), self._sequence)
 
-    def _receive(self) -> Iterator[tuple[int, int, int, memoryview]]:
-        """Raises BlockingIOError when there is nothing."""
-        data = memoryview(self._socket.receive())
+    def _receive(self, flags: int = 0) -> Iterator[tuple[int, int, int, memoryview]]:
+        """Raises BlockingIOError when there is nothing: at once with MSG_DONTWAIT, else after the time-out."""
+        data = memoryview(self._socket.recv(_BUFFER_BYTES, flags))
         while len(data) >= _HEADER.size:
             length, kind, flags, sequence, _ = _HEADER.unpack_from(data)
             if length < _HEADER.size:

@@ -10,7 +10,6 @@ change. docs/adr/0001 says why not by pyroute2.
 import asyncio
 import ctypes
 import fcntl
-import functools
 import os
 import stat
 from collections.abc import Callable
@@ -123,7 +122,6 @@ def _identity(fd: int) -> NetnsId:
     return NetnsId(status.st_dev, status.st_ino)
 
 
-@functools.cache
 def host_netns_id() -> NetnsId:
     """Identity of the namespace that the process runs in: of its first thread, which never moves."""
     status = Path("/proc/self/ns/net").stat()
@@ -139,15 +137,6 @@ class NetnsThreads:
     def __init__(self, threads: int = THREADS) -> None:
         self._home = os.open(_OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="netns", initializer=note_thread)
-
-    async def visit(self, opening: Callable[[], OpenNetns], fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `run`, in the namespace that `opening` opens, on the thread: on the loop's each of its system calls would
-        wait for the interpreter's lock. Raises what `opening` does, too."""
-        return await asyncio.wrap_future(self._pool.submit(self._opened, opening, lambda: fn(*args, **kwargs)))
-
-    def _opened(self, opening: Callable[[], OpenNetns], call: Callable[[], T]) -> T:
-        with opening() as netns:
-            return self._inside(netns.fd, call)
 
     async def run(self, netns: OpenNetns, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(*args, **kwargs)` inside `netns`; its result or its exception. OSError when the namespace cannot be

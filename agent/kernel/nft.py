@@ -168,7 +168,7 @@ def list_counters(table: str = TABLE) -> tuple[RuleCounter, ...]:
     Read as the kernel's messages: each minute every pod is asked, and libnftables takes twice the time and more memory.
     """
     of_table = attribute(_RULE_TABLE, table.encode() + b"\0")
-    with Netlink(NETLINK_NETFILTER, brief=True) as netlink:
+    with Netlink(NETLINK_NETFILTER) as netlink:
         rules = dump(netlink, GETRULE, of_table, NFPROTO_INET)
         return tuple(counter for _, data in rules if (counter := _counter(attributes(data))) is not None)
 
@@ -180,7 +180,7 @@ def read_counters(chain: str, rule_ids: Iterable[str], table: str = TABLE) -> tu
     """
     comments = [f"{COMMENT_PREFIX}{rule_id}\0".encode() for rule_id in rule_ids]
     of_chain = attribute(_RULE_TABLE, table.encode() + b"\0") + attribute(_RULE_CHAIN, chain.encode() + b"\0")
-    with Netlink(NETLINK_NETFILTER, brief=True) as netlink:
+    with Netlink(NETLINK_NETFILTER) as netlink:
         data = netlink.dump_whole(message(GETRULE, 0, of_chain, NFPROTO_INET))
     if not any(comment in data for comment in comments):
         return ()
@@ -190,7 +190,7 @@ def read_counters(chain: str, rule_ids: Iterable[str], table: str = TABLE) -> tu
 
 def tables(family: int = NFPROTO_INET) -> frozenset[str]:
     """Names of the tables of a family; of all of them with AF_UNSPEC. Raises OSError."""
-    with Netlink(NETLINK_NETFILTER, brief=True) as netlink:
+    with Netlink(NETLINK_NETFILTER) as netlink:
         found = [attributes(data).get(_TABLE_NAME_ATTRIBUTE, b"") for _, data in dump(netlink, GETTABLE, b"", family)]
     return frozenset(name.rstrip(b"\0").decode("utf-8", "replace") for name in found)
 
@@ -201,7 +201,7 @@ def connections(name: str, table: str = TABLE) -> dict[FlowKey, str] | None:
     of_set = attribute(_ELEM_LIST_TABLE, table.encode() + b"\0") + attribute(_ELEM_LIST_SET, name.encode() + b"\0")
     found: dict[FlowKey, str] = {}
     try:
-        with Netlink(NETLINK_NETFILTER, brief=True) as netlink:
+        with Netlink(NETLINK_NETFILTER) as netlink:
             for _, data in dump(netlink, GETSETELEM, of_set, NFPROTO_INET):
                 for _, element in attribute_list(attributes(data).get(_ELEM_LIST_ELEMENTS, b"")):
                     parts = attributes(element)

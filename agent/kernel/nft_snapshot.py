@@ -128,7 +128,7 @@ def read(tables: tuple[str, ...], *, elements: bool = True) -> Snapshot:
     Not atomic: take the generation before, and read again when it is another afterwards. Without `elements` what only
     a transaction can change is read, short of what a rule's own set holds: for who knows that there was none.
     """
-    with Netlink(NETLINK_NETFILTER, brief=True) as netlink:
+    with Netlink(NETLINK_NETFILTER) as netlink:
         pieces = [netlink.dump_whole(message(kind, 0, b"", family)) for kind, family in _DUMPS]
         of_sets = _anonymous(pieces[_SETS_DUMP], _names(tables)) if elements else ()
         lists = [element for of_set in of_sets for element in _elements(netlink, of_set)]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.kernel.proc_files import read_whole
 from agent.pods import NetnsId
 from agent.pods.sandbox import Sandbox
 
@@ -89,10 +88,12 @@ def _read(path: str, inode: int) -> _Process | None:
     """None for who is in no pod, or has ended meanwhile. Who is in none now may be moved into one: a runtime does so
     with each container's first process."""
     try:
-        match = _POD.search(read_whole(f"{path}/cgroup"))
+        with open(f"{path}/cgroup", "rb") as file:  # noqa: PTH123 - of thousands of processes
+            match = _POD.search(file.read())
         if match is None:
             return None
-        started = int(read_whole(f"{path}/stat").rpartition(b")")[2].split()[_STARTED])
+        with open(f"{path}/stat", "rb") as file:  # noqa: PTH123
+            started = int(file.read().rpartition(b")")[2].split()[_STARTED])
     except (OSError, IndexError, ValueError):
         return None
     return _Process(inode, match[1].decode().replace("_", "-"), started)

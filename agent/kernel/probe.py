@@ -28,8 +28,6 @@ from proxy.api import stream
 from proxy.api.constants import INBOUND_PORT, OUTBOUND_PORT, PROOF_PORT
 
 T = TypeVar("T")
-Opening = Callable[[], OpenNetns]
-"""Of the pod's namespace, at each visit."""
 
 TIMEOUT_S: Final = 1.0
 """For each proof, from connect to report; all four run at once (DESIGN 5)."""
@@ -82,28 +80,28 @@ class _Seen:
 
 async def prove(
     pod: PodRef,
-    opening: Opening,
+    netns: OpenNetns,
     threads: NetnsThreads,
     source: ReportSource,
     *,
     timeout_s: float = TIMEOUT_S,
     dad_wait_s: float = DAD_WAIT_S,
 ) -> Proofs:
-    """Takes the four proofs of `pod`; takes `timeout_s` at most, and up to `dad_wait_s` more while an IPv6 address is
-    tentative.
+    """Takes the four proofs of `pod`, whose namespace is `netns`; takes `timeout_s` at most, and up to `dad_wait_s`
+    more while an IPv6 address is tentative.
 
     A proof that cannot be taken says why; nothing is raised for what a pod, a proxy or a network does. OSError when
     the namespace itself cannot be entered or read.
     """
     proofs, _ = await prove_beside(
-        pod, opening, threads, source, lambda: None, timeout_s=timeout_s, dad_wait_s=dad_wait_s
+        pod, netns, threads, source, lambda: None, timeout_s=timeout_s, dad_wait_s=dad_wait_s
     )
     return proofs
 
 
 async def prove_beside(
     pod: PodRef,
-    opening: Opening,
+    netns: OpenNetns,
     threads: NetnsThreads,
     source: ReportSource,
     beside: Callable[[], T],
@@ -118,9 +116,9 @@ async def prove_beside(
     nonces, flows = make_nonces(), Flows(asks=reported)
     expected = source.reports.expect(nonces.values())  # before anything is dialled: the proxy may be quicker
     try:
-        inside, untaken, result = await _dial(pod, plan, opening, threads, nonces, flows, beside, dad_wait_s)
+        inside, untaken, result = await _dial(pod, plan, netns, threads, nonces, flows, beside, dad_wait_s)
         untaken |= dial_in(inside, pod, nonces, flows, plan)
-        taker = _Taker(opening, threads, inside, timeout_s)
+        taker = _Taker(netns, threads, inside, timeout_s)
         if reported:
             taken = await taker.by_report(flows, expected, nonces)
         else:
@@ -135,7 +133,7 @@ async def prove_beside(
 async def _dial(
     pod: PodRef,
     plan: RedirectPlan | None,
-    opening: Opening,
+    netns: OpenNetns,
     threads: NetnsThreads,
     nonces: dict[str, str],
     flows: Flows,
@@ -153,7 +151,7 @@ async def _dial(
         return _Seen(inside, dial_out(inside, pod, nonces, flows, plan)), beside()
 
     while True:
-        seen, result = await threads.visit(opening, visit, loop.time() < deadline)
+        seen, result = await threads.run(netns, visit, loop.time() < deadline)
         if seen.untaken is not None:
             return seen.inside, seen.untaken, result  # type: ignore[return-value]  # T may be None itself
         await asyncio.sleep(_DAD_LOOK_S)
@@ -163,7 +161,7 @@ async def _dial(
 class _Taker:
     """How flows that were dialled become proofs."""
 
-    opening: Opening
+    netns: OpenNetns
     threads: NetnsThreads
     inside: Inside
     timeout_s: float
@@ -238,7 +236,7 @@ class _Taker:
     async def _by_conntrack(self, flow: Flow) -> Proof:
         source, source_port = flow.socket.getsockname()[:2]
         original = conntrack.Tuple(ip_address(source), source_port, flow.target, PROOF_PORT)
-        entry = await self.threads.visit(self.opening, conntrack.find, original)
+        entry = await self.threads.run(self.netns, conntrack.find, original)
         wanted = _LISTENER[flow.direction]
         if entry is None:
             return Proof(ProofStatus.FAILED, f"conntrack in the pod knows no flow to {flow.dialled}")
@@ -250,7 +248,7 @@ class _Taker:
     async def _refused(self, flow: Flow) -> str:
         """Whether the refusal came from the proxy's empty place, or from where the rules did not apply."""
         port = _LISTENER[flow.direction]
-        listening = await self.threads.visit(self.opening, sock_diag.listeners)
+        listening = await self.threads.run(self.netns, sock_diag.listeners)
         if any(listener.port == port for listener in listening):
             return f"{flow.dialled} refused, though {port} listens: the rules did not capture the connection"
         return f"connection refused: nobody listens on {port} in the pod; is the proxy running?"

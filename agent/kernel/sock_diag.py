@@ -11,10 +11,10 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
+from pathlib import Path
 from typing import Final
 
 from agent.kernel.netlink import Message, Netlink, attributes
-from agent.kernel.proc_files import read_whole
 from agent.plan import FlowKey, FlowTuple
 from agent.pods import IPAddress
 from proxy.api.constants import PROXY_PORTS
@@ -90,7 +90,7 @@ def is_spoken_with(ports: frozenset[int]) -> bool:
 def listeners() -> tuple[Listener, ...]:
     """The listening TCP sockets. Who holds one: `socket_owners.owner_of`, asked only when somebody wants to know.
     Raises OSError."""
-    found = _dump((_LISTEN,), brief=True)
+    found = _dump((_LISTEN,))
     return tuple(Listener(local, port, inode, _mark(data), uid) for (local, port, _, _, uid, inode), data in found)
 
 
@@ -99,7 +99,7 @@ def datagram_ports() -> frozenset[int]:
     ports: set[int] = set()
     for table in ("udp", "udp6"):
         try:
-            lines = read_whole(f"/proc/thread-self/net/{table}").splitlines()[1:]
+            lines = Path(f"/proc/thread-self/net/{table}").read_bytes().splitlines()[1:]
         except FileNotFoundError:  # a kernel without IPv6
             continue
         ports.update(int(line.split()[1].rpartition(b":")[2], 16) for line in lines)
@@ -145,11 +145,15 @@ def _in_use() -> int:
     """TCP sockets of the namespace, listening ones and those of connections (net/ipv4/proc.c: sockstat_seq_show). Not
     told are TIME_WAIT, and handshakes that a listener has not completed."""
     total = 0
-    for table, name in (("sockstat", b"TCP:"), ("sockstat6", b"TCP6:")):
+    for table, name in ((b"sockstat", b"TCP:"), (b"sockstat6", b"TCP6:")):
         try:
-            words = read_whole(f"/proc/thread-self/net/{table}").split()
+            fd = os.open(b"/proc/thread-self/net/" + table, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:  # a kernel without IPv6
             continue
+        try:
+            words = os.read(fd, 4096).split()
+        finally:
+            os.close(fd)
         total += int(words[words.index(name) + 2])  # "TCP: inuse 4"
     return total
 
@@ -158,10 +162,9 @@ _Answer = tuple[IPAddress, int, IPAddress, int, int, int]
 """Addresses and ports, user, inode."""
 
 
-def _dump(states: tuple[int, ...], *, brief: bool = False) -> Iterator[tuple[_Answer, bytes]]:
-    """`brief`: of listening ones only, which have a table of their own."""
+def _dump(states: tuple[int, ...]) -> Iterator[tuple[_Answer, bytes]]:
     bits = sum(1 << state for state in states)
-    with Netlink(_NETLINK_SOCK_DIAG, brief=brief) as netlink:
+    with Netlink(_NETLINK_SOCK_DIAG) as netlink:
         for data in netlink.dump(Message(_TCPDIAG_GETSOCK, 0, _REQUEST.pack(bits, 0))):
             yield _read(data), data
 

@@ -267,7 +267,8 @@ class Effects:
         self._watch.watch(key_of(life), life.netns_path, life.netns_id, plan, form)
 
     async def _inside(self, life: Life, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._threads.visit(functools.partial(_open, life), fn, *args, **kwargs)
+        with _open(life) as netns:
+            return await self._threads.run(netns, fn, *args, **kwargs)
 
     async def _announce(self, life: Life) -> Event:
         with _open(life) as netns:
@@ -293,10 +294,10 @@ class Effects:
             beside = functools.partial(self._rules.look_after, known, self._settings)
             plan = life.plan_in_force
             try:
-                opening = functools.partial(_open, life)
-                proofs, found = await probe.prove_beside(
-                    life.pod, opening, self._threads, self._objects, beside, plan=plan
-                )
+                with _open(life) as netns:
+                    proofs, found = await probe.prove_beside(
+                        life.pod, netns, self._threads, self._objects, beside, plan=plan
+                    )
             except (_NetnsGone, NetnsRefused) as error:
                 return NetnsLost(str(error))
             except (KernelRefused, OSError) as error:
@@ -317,11 +318,13 @@ class Effects:
     async def compare(self, life: Life, plan: RedirectPlan) -> Found:
         """What the namespace holds, beside the plan. Raises as `counters`."""
         form = Form.DRAIN if life.drained else Form.STEERING
-        return await self._threads.visit(functools.partial(_opened, life), self._rules.compare, plan, form)
+        with open_netns(life.netns_path, life.netns_id) as netns:
+            return await self._threads.run(netns, self._rules.compare, plan, form)
 
     async def counters(self, life: Life) -> tuple[RuleCounter, ...]:
         """Raises KernelRefused, NetnsRefused, OSError."""
-        return await self._threads.visit(functools.partial(_opened, life), self._rules.counters)
+        with open_netns(life.netns_path, life.netns_id) as netns:
+            return await self._threads.run(netns, self._rules.counters)
 
     def close(self) -> None:
         self._tidying.cancel()
@@ -335,15 +338,10 @@ class Effects:
             self._budget.release(life.pod.uid)
 
 
-def _opened(life: Life) -> OpenNetns:
-    """Raises NetnsRefused, OSError."""
-    return open_netns(life.netns_path, life.netns_id)
-
-
 def _open(life: Life) -> OpenNetns:
     """Raises _NetnsGone, NetnsRefused, OSError."""
     try:
-        return _opened(life)
+        return open_netns(life.netns_path, life.netns_id)
     except FileNotFoundError:
         raise _NetnsGone(f"{life.netns_path} is not there") from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.netns import STRANDED_EXIT, NetnsRefused, NetnsThreads, OpenNetns, host_netns_id, open_netns
+from agent.kernel.netns import STRANDED_EXIT, NetnsRefused, NetnsThreads, host_netns_id, open_netns
 from agent.pods import NetnsId
 from tests.netns.kernel.scratch import Scratch
 
@@ -67,31 +67,6 @@ def test_b46_many_calls_at_once_each_see_their_own_namespace() -> None:
         threads.close()
 
     asyncio.run(run())
-
-
-def test_a_visit_opens_on_the_thread_and_gives_back_what_it_opened_also_after_a_refusal() -> None:
-    """Issue 5, start: on the loop's thread each system call would wait for the interpreter's lock."""
-
-    async def run() -> None:
-        threads = NetnsThreads(1)
-        with Scratch() as pod:
-            openers: list[int] = []
-
-            def opening() -> OpenNetns:
-                openers.append(threading.get_ident())
-                return pod.open()
-
-            with pod.open() as netns:
-                assert await threads.visit(opening, here) == netns.id
-            assert await threads.visit(opening, threading.get_ident) == openers[0] == openers[1]
-            with pytest.raises(NetnsRefused, match="the agent's own"):
-                await threads.visit(lambda: open_netns("/proc/self/ns/net"), here)
-            assert threads._pool.submit(here).result() == host_netns_id()
-        threads.close()
-
-    before = open_descriptors()
-    asyncio.run(run())
-    assert open_descriptors() == before
 
 
 def test_caller_that_gave_up_and_closed_does_not_send_the_call_elsewhere() -> None:

@@ -32,8 +32,8 @@ class Scene:
 
     async def prove(self, timeout_s: float = 0.5, dad_wait_s: float = 5.0) -> Proofs:
         pod = PodRef("u1", "shop", "web", addresses=tuple(ip_address(a) for a in self.addresses))
-        times = {"timeout_s": timeout_s, "dad_wait_s": dad_wait_s}
-        return await probe.prove(pod, self.pod.open, self.threads, self.objects, **times)
+        with self.pod.open() as netns:
+            return await probe.prove(pod, netns, self.threads, self.objects, timeout_s=timeout_s, dad_wait_s=dad_wait_s)
 
 
 def play(tmp_path: Path, act: Callable[[Scene], Awaitable[None]], *, dad: bool = False, steer: bool = True) -> None:

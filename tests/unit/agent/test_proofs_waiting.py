@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any, cast
 
 import pytest
@@ -50,6 +51,7 @@ class Scene:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.taken = 0
         self.objects = Objects()
+        monkeypatch.setattr(module, "_open", lambda life: nullcontext())
         monkeypatch.setattr(module.probe, "prove_beside", self._prove_beside)
 
     async def _prove_beside(self, *_: Any, **__: Any) -> Any:
