@@ -23,7 +23,7 @@ _RETRY_S: Final = 0.5
 _REST_WITHIN_S: Final = 60.0
 _FREE_WITHIN_S: Final = 150.0
 """The kernel keeps a namespace while a closed connection in it waits for an answer of a pod that has gone, too: some
-100 s (tcp(7): tcp_orphan_retries, eight of them, the first after 0.2 s). What a process holds it holds for longer."""
+100 s (tcp(7): tcp_orphan_retries, eight of them, the first after 0.2 s). What a process leaks it holds for longer."""
 _OWN_LINKS: Final = 2
 """lo and the bridge."""
 _HANDS: Final = 16
@@ -130,7 +130,7 @@ class Churn:
 
     def at_rest(self, until: Callable[[Holding], bool] = lambda held: True) -> Holding:
         """What is held once every pod is proved, no other is known, the proxies before have ended, and the kernel has
-        taken down the namespaces that have gone. Raises LabError when that takes longer than minutes. What passes by
+        taken down the namespaces that have gone. Raises LabError when that takes longer than that. What passes by
         itself (a connection that closes, an allocator that tidies up) has another minute to be as `until` wants it."""
         self._settle()
         self._node.lab.wait("former proxies to end", self._alone, timeout_s=_REST_WITHIN_S)
